@@ -1,0 +1,212 @@
+"""``buckia sync`` and ``buckia status``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from buckia.cli.common import confirmation, session
+from buckia.cli.options import (
+    GreedyCommand,
+    GreedyOption,
+    Settings,
+    Target,
+    common_options,
+    current_settings,
+    target_options,
+)
+from buckia.cli.output import count, note, out, out_json, plain, short, size
+from buckia.cli.progress import ProgressDisplay
+from buckia.errors import ConflictsPending
+
+if TYPE_CHECKING:
+    from buckia.engine.plan import Plan
+    from buckia.events import Failure, StatusResult, SyncResult, Traffic
+
+POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")
+_LISTED_MAX = 20
+_DIRECTORY = click.Path(file_okay=False)
+
+
+@click.command("sync", cls=GreedyCommand)
+@click.argument("local_path", metavar="[DIR]", required=False, type=_DIRECTORY)
+@target_options("--to")
+@click.option(
+    "--paths",
+    "sync_paths",
+    cls=GreedyOption,
+    multiple=True,
+    metavar="PATH...",
+    help="Only these files and directories of the folder; takes all words up to the next option.",
+)
+@click.option("--include", "include_pattern", metavar="REGEX", help="Only paths in which this is found.")
+@click.option("--exclude", "exclude_pattern", metavar="REGEX", help="No paths in which this is found; wins.")
+@click.option(
+    "--delete-orphaned/--no-delete-orphaned",
+    default=None,
+    help="Publish deletions made here; those of others always arrive.",
+)
+@click.option(
+    "--conflict-resolution",
+    type=click.Choice(POLICIES),
+    help="Whose version becomes current when both sides changed; the other is kept.",
+)
+@click.option(
+    "--max-workers",
+    type=int,
+    metavar="N",
+    envvar="BUCKIA_MAX_WORKERS",
+    help="Concurrent transfers (default: 8).",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--allow-mass-delete", is_flag=True, help="Do not ask before many files are deleted.")
+@click.option("--device-name", metavar="NAME", help="How this device shows in the history.")
+@common_options
+def sync_command(local_path: str | None, **values: Any) -> int:
+    """Bring a directory and its bucket folder in step, both ways.
+
+    DIR stands before --paths. Without DIR the paths of the configuration are synced; with --to the default is the
+    current directory.
+    """
+    settings = current_settings()
+    target = Target(values.pop("location"), values.pop("bucket"), values.pop("folder"), values.pop("device_name"))
+    overrides = {name: value for name, value in values.items() if value not in (None, False, ())}
+    if values["delete_orphaned"] is False:
+        overrides["delete_orphaned"] = False
+    if target.location is not None and local_path is None:
+        local_path = "."
+    if target.folder is not None and local_path is not None and target.location is None:
+        # A directory and a folder belong to each other; without a directory the folder lies in the configured path.
+        overrides["folder"] = target.folder
+        target = Target(None, target.bucket, None, target.device_name)
+    dry_run = bool(overrides.pop("dry_run", False))
+    with session(settings, target) as client, ProgressDisplay(enabled=not settings.quiet) as display:
+        if dry_run:
+            plan = client.plan(local_path, progress_callback=display, **overrides)
+            display.pause()
+            return _show_plan(settings, plan)
+        result = client.sync(local_path, progress_callback=display, confirm=confirmation(display), **overrides)
+    _show_result(settings, result)
+    return exit_code(result)
+
+
+def exit_code(result: SyncResult) -> int:
+    """1 if files failed, 9 if conflicts wait, else 0."""
+    if result.failed:
+        return 1
+    return ConflictsPending.exit_code if result.conflicts else 0
+
+
+def _show_plan(settings: Settings, plan: Plan) -> int:
+    result = plan.result()
+    if settings.json:
+        actions = [
+            {"kind": action.kind, "path": action.path, "size": action.size, "reason": action.reason}
+            for action in plan.actions
+        ]
+        out_json(plain(result) | {"dry_run": True, "actions": actions})
+    elif not settings.quiet:
+        for action in plan.actions:
+            verb = action.kind.replace("_", " ")
+            out(f"{verb:<13} {size(action.size):>8}  {action.path}" + (f"  ({action.reason})" if action.reason else ""))
+        out(f"Would be done: {_summary(result) or 'nothing, all is in step'}. Nothing was changed (dry run).")
+    _show_problems(settings, result)
+    return 1 if result.failed else 0
+
+
+def _show_result(settings: Settings, result: SyncResult) -> None:
+    if settings.json:
+        out_json(result)
+    elif not settings.quiet:
+        done = f"Synced {_summary(result)}" if _summary(result) else f"In step: {count(result.unchanged, 'file')}"
+        out(f"{done}   root {short(result.root)}  snapshot {result.snapshot or 'none'}  ({traffic(result.traffic)})")
+    _show_problems(settings, result)
+
+
+def _summary(result: SyncResult) -> str:
+    parts = (
+        (result.uploaded, f"{count(result.uploaded, 'file')} up"),
+        (result.downloaded, f"{result.downloaded} down"),
+        (result.deleted, f"{result.deleted} deleted"),
+        (result.conflicts, count(result.conflicts, "conflict")),
+        (result.failed, f"{result.failed} failed"),
+    )
+    return ", ".join(text for number, text in parts if number)
+
+
+def traffic(value: Traffic) -> str:
+    """What an operation cost: ``2.31 GB sent in 160 requests``."""
+    sent = [f"{size(value.bytes_uploaded)} sent"] if value.bytes_uploaded else []
+    received = [f"{size(value.bytes_downloaded)} received"] if value.bytes_downloaded else []
+    moved = ", ".join(sent + received) or "nothing moved"
+    retried = f", {value.retries} retried" if value.retries else ""
+    return f"{moved} in {count(value.requests.total, 'request')}{retried}"
+
+
+def _show_problems(settings: Settings, result: SyncResult) -> None:
+    show_problems(settings, result.warnings, result.errors)
+    if settings.quiet:
+        return
+    for conflict in result.conflict_list[:_LISTED_MAX]:
+        copies = f"; other versions: {', '.join(conflict.copies)}" if conflict.copies else ""
+        note(f"conflict: {conflict.path}{copies}")
+    _note_rest(len(result.conflict_list), "conflict")
+    if result.hidden and not settings.json:
+        note(
+            f"{count(result.hidden, 'file')} deleted here, still in the bucket (--delete-orphaned publishes deletions)."
+        )
+
+
+def show_problems(settings: Settings, warnings: Iterable[str], errors: list[Failure]) -> None:
+    """Print the warnings and failures of a result to stderr."""
+    if not settings.quiet:
+        for warning in warnings:
+            note(f"buckia: warning: {warning}")
+    for failure in errors[:_LISTED_MAX]:
+        note(f"failed: {failure.path}: {failure.reason}")
+    _note_rest(len(errors), "failure")
+
+
+def _note_rest(number: int, noun: str) -> None:
+    if number > _LISTED_MAX:
+        note(f"... and {count(number - _LISTED_MAX, f'more {noun}')} (all with --json)")
+
+
+@click.command("status")
+@click.argument("local_path", metavar="[DIR]", required=False, type=_DIRECTORY)
+@target_options("--to")
+@common_options
+def status_command(local_path: str | None, location: str | None, bucket: str | None, folder: str | None) -> int:
+    """Show how a directory and its bucket folder stand to each other."""
+    settings = current_settings()
+    if location is not None and local_path is None:
+        local_path = "."
+    with session(settings, Target(location, bucket, folder)) as client:
+        result = client.status(local_path)
+    if settings.json:
+        out_json(result)
+    else:
+        _show_status(result)
+    return 0
+
+
+def _show_status(result: StatusResult) -> None:
+    out(f"{result.local_path} <-> {result.location}")
+    waiting = (
+        (result.to_upload, f"{result.to_upload} to upload"),
+        (result.to_download, f"{result.to_download} to download"),
+        (result.to_delete, f"{result.to_delete} to delete"),
+        (result.conflicts, count(result.conflicts, "conflict")),
+        (result.pending > result.conflicts, "an interrupted run to finish"),
+    )
+    text = ", ".join(text for number, text in waiting if number)
+    out(f"  in step at root {short(result.root)}" if result.in_sync else f"  not in step: {text or 'run buckia sync'}")
+    if result.snapshot:
+        when = f" of {result.snapshot_time}" if result.snapshot_time else ""
+        out(f"  newest snapshot {result.snapshot}{when}: {count(result.files, 'file')}, {size(result.bytes)}")
+    else:
+        out("  no snapshot yet")
+    if result.device:
+        out(f"  this device is {result.device}")

@@ -1,0 +1,5 @@
+"""The library's face: `BuckiaClient`, which puts the parts together."""
+
+from buckia.client.face import BuckiaClient
+
+__all__ = ["BuckiaClient"]

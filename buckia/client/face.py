@@ -1,0 +1,351 @@
+"""BuckiaClient: the library's face, and the one place where the parts are put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from buckia.client.session import Session
+from buckia.config import BucketConfig, BuckiaConfig
+from buckia.config.bucket import MappedRoot
+from buckia.config.options import SyncOptions
+from buckia.core.manifest import Subtree
+from buckia.engine import direct, history
+from buckia.engine.context import Confirm
+from buckia.engine.plan import DELETE_LOCAL, DELETE_REMOTE, DOWNLOAD, UPLOAD, Plan
+from buckia.engine.reconcile import Sync
+from buckia.errors import LocalError, RefusedError, UsageError
+from buckia.events import (
+    Difference,
+    FileInfo,
+    PathVersion,
+    ProgressCallback,
+    RestoreResult,
+    SnapshotInfo,
+    StatusResult,
+    SyncResult,
+    VerifyResult,
+)
+from buckia.location import Location
+from buckia.store.repository import Repository
+
+
+class BuckiaClient:
+    """A folder, or the folders of one bucket entry, and what can be done with them.
+
+    Constructing one touches neither network nor disk but for a configuration file. Not for use by several threads at once, except `cancel`.
+    """
+
+    def __init__(
+        self,
+        config: BucketConfig | BuckiaConfig | Mapping[str, Any] | str | Path,
+        *,
+        bucket_name: str | None = None,
+        state_dir: str | Path | None = None,
+        device_name: str | None = None,
+        kernel: str | None = None,
+    ) -> None:
+        """``config``: one bucket, several (``bucket_name`` selects), a mapping of either form, or a configuration file's path.
+
+        ``state_dir`` replaces the user's state directory (or ``BUCKIA_STATE_DIR``); ``kernel`` is ``c``, ``numpy`` or ``python``, by default
+        ``BUCKIA_CHUNKER`` or the fastest that is there. Raises ConfigError.
+        """
+        self._open(_select(config, bucket_name), None, state_dir, device_name)
+        if kernel is not None:
+            self._session.kernel_name = kernel
+
+    def _open(
+        self, config: BucketConfig, location: Location | None, state_dir: str | Path | None, device_name: str | None
+    ) -> None:
+        self.config = config
+        self._session = Session(config, location, None if state_dir is None else str(state_dir), device_name)
+
+    @classmethod
+    def for_location(
+        cls, location: str, *, state_dir: str | Path | None = None, device_name: str | None = None
+    ) -> BuckiaClient:
+        """A client for one folder that is named completely, without any configuration. Raises UsageError."""
+        parsed = Location.parse(location)
+        client = cls.__new__(cls)
+        client._open(BucketConfig.for_location(parsed), parsed, state_dir, device_name)
+        return client
+
+    # ---- the two trips
+
+    def sync(
+        self,
+        local_path: str | Path | None = None,
+        *,
+        options: SyncOptions | None = None,
+        progress_callback: ProgressCallback | None = None,
+        confirm: Confirm | None = None,
+        **overrides: Any,
+    ) -> SyncResult:
+        """Bring a local directory and its folder in step, both ways.
+
+        ``overrides`` are fields of SyncOptions: delete_orphaned, max_workers, include_pattern, exclude_pattern, sync_paths, dry_run,
+        conflict_resolution, folder, allow_mass_delete. Without ``local_path`` the configured paths are synced. ``confirm`` is asked before a
+        mass deletion; without it that is refused. Raises BuckiaError; files that failed alone are in the result.
+        """
+        chosen = self._options(options, overrides)
+        results: list[SyncResult] = []
+        for root in self._roots(local_path, chosen.folder):
+            write = not chosen.dry_run
+            with (
+                self._session.counted() as traffic,
+                self._session.workspace(root, chosen, progress_callback, write=write) as work,
+            ):
+                run = Sync(work)
+                if chosen.dry_run:
+                    result = run.plan().result()
+                    result.dry_run = True
+                else:
+                    result = run.run(confirm)
+            result.traffic = traffic
+            results.append(result)
+        return _combined(results)
+
+    def plan(
+        self,
+        local_path: str | Path | None = None,
+        *,
+        options: SyncOptions | None = None,
+        progress_callback: ProgressCallback | None = None,
+        **overrides: Any,
+    ) -> Plan:
+        """What `sync` would do; nothing is changed on either side."""
+        chosen = self._options(options, overrides)
+        plan = Plan()
+        for root in self._roots(local_path, chosen.folder):
+            with self._session.workspace(root, chosen, progress_callback, write=False) as work:
+                part = Sync(work).plan()
+            plan.actions += part.actions
+            plan.failures += part.failures
+            plan.warnings += part.warnings
+            plan.unchanged += part.unchanged
+            plan.skipped += part.skipped
+            plan.root = part.root
+        return plan
+
+    def restore(
+        self,
+        snapshot: str = "latest",
+        paths: Sequence[str] = (),
+        target: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        delete_extra: bool = False,
+        dry_run: bool = False,
+        confirm: Confirm | None = None,
+        progress_callback: ProgressCallback | None = None,
+    ) -> RestoreResult:
+        """Write a snapshot, or some of its paths, to ``target``; without one, in place, after a sync that captures what is there.
+
+        Raises RefusedError if the target holds files and ``overwrite`` is false, or if nobody confirms a restore in place.
+        """
+        options = RestoreOptions(tuple(paths), overwrite, delete_extra, dry_run)
+        if target is None:
+            return self._restore_in_place(snapshot, options, confirm, progress_callback)
+        with self._session.counted() as traffic, self._session.reading() as repository:
+            tree, name = history.resolve(repository, snapshot)
+            where = str(Path(target).expanduser().absolute())
+            result = self._restore_to(repository, tree, where, options, progress_callback)
+        result.snapshot, result.traffic = name, traffic
+        return result
+
+    def _restore_in_place(
+        self, snapshot: str, options: RestoreOptions, confirm: Confirm | None, progress_callback: ProgressCallback | None
+    ) -> RestoreResult:
+        (root,) = self._roots(None, None)[:1]
+        if not options.dry_run:
+            question = f"Restore snapshot {snapshot} over {root.local}? What is there now is captured first."
+            if confirm is None or not confirm(question):
+                raise RefusedError(
+                    "A restore in place needs a confirmation. Nothing was changed.", hint="Answer the question, or add --yes."
+                )
+            captured = self.sync(allow_mass_delete=True)
+            if captured.failed:
+                raise LocalError(
+                    f"{captured.failed} files could not be captured, so nothing was restored: {captured.errors[0].reason}"
+                )
+        with self._session.counted() as traffic, self._session.reading(root.folder) as repository:
+            tree, name = history.resolve(repository, snapshot)
+            in_place = replace(options, overwrite=True)
+            result = self._restore_to(repository, tree, os.path.realpath(root.local), in_place, progress_callback)
+        result.snapshot, result.traffic = name, traffic
+        return result
+
+    def _restore_to(
+        self,
+        repository: Repository,
+        tree: Subtree,
+        target: str,
+        options: RestoreOptions,
+        progress_callback: ProgressCallback | None,
+    ) -> RestoreResult:
+        with self._session.threads() as executor:
+            progress = Progress(progress_callback, check=self._cancellation.check)
+            return restore(repository, self._workspace_for_restore(target, executor, progress), tree, options)
+
+    def verify(self, read_data: bool = False, progress_callback: ProgressCallback | None = None) -> VerifyResult:
+        """Check that every snapshot is whole: structure and presence, and with ``read_data`` every byte."""
+        with self._session.counted() as traffic, self._session.reading() as repository, self._session.threads() as executor:
+            progress = self._session.progress(progress_callback)
+            result = verify(repository, executor, read_data=read_data, progress=progress)
+        result.traffic = traffic
+        return result
+
+    # ---- looking
+
+    def status(self, local_path: str | Path | None = None) -> StatusResult:
+        """How a local directory and its folder stand to each other. Nothing is changed."""
+        (root,) = self._roots(local_path, None)[:1]
+        with (
+            self._session.counted() as traffic,
+            self._session.workspace(root, self.config.options(), None, write=False) as work,
+        ):
+            plan = Sync(work).plan()
+            newest = history.snapshots(work.repository)[-1:]
+            own = work.repository.ledger.device()
+            pending = work.repository.ledger.outbox() is not None
+        result = plan.result()
+        return StatusResult(
+            local_path=str(root.local),
+            location=self._session.display,
+            in_sync=not plan.actions and not plan.failures and not pending,
+            to_upload=plan.count(UPLOAD),
+            to_download=plan.count(DOWNLOAD),
+            to_delete=plan.count(DELETE_LOCAL) + plan.count(DELETE_REMOTE),
+            conflicts=result.conflicts,
+            pending=result.conflicts + pending,
+            root=plan.root,
+            snapshot=newest[0].id if newest else None,
+            snapshot_time=newest[0].time if newest else None,
+            device=own[1] if own is not None else None,
+            files=newest[0].files if newest else 0,
+            bytes=newest[0].bytes if newest else 0,
+            traffic=traffic,
+        )
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """All snapshots of all devices, oldest first."""
+        with self._session.reading() as repository:
+            return history.snapshots(repository)
+
+    def ls(self, path: str = "", snapshot: str = "latest", recursive: bool = False) -> list[FileInfo]:
+        """The entries of a directory of a snapshot."""
+        with self._session.reading() as repository:
+            return history.ls(repository, snapshot, path, recursive)
+
+    def diff(self, first: str, second: str | None = None, target: str | Path | None = None) -> list[Difference]:
+        """How two snapshots, or a snapshot and a directory on disk, differ."""
+        if (second is None) == (target is None):
+            raise UsageError("`diff` compares a snapshot with another one or with a directory.")
+        with self._session.reading() as repository:
+            tree, _ = history.resolve(repository, first)
+            if target is not None:
+                directory = str(Path(target).expanduser().absolute())
+                return diff_with_disk(repository, self._session.files, tree, directory, self._session.settings().kernel)
+            return history.diff(repository, tree, history.resolve(repository, second or "latest")[0])
+
+    def cat(self, path: str, snapshot: str = "latest") -> Iterator[bytes]:
+        """The bytes of a file, checked, piece by piece."""
+        with self._session.reading() as repository:
+            yield from history.cat(repository, snapshot, path)
+
+    def log(self, path: str) -> list[PathVersion]:
+        """The history of one path, oldest first."""
+        with self._session.reading() as repository:
+            return history.log(repository, path)
+
+    # ---- single files
+
+    def upload_file(self, local: str | Path, remote: str) -> str:
+        """Commit one file as the current version of a path; the short id of the snapshot."""
+        with self._session.direct() as repository:
+            source = os.path.realpath(Path(local).expanduser())
+            return history.short(direct.put_file(repository, self._session.files, source, remote, self._session.settings()).id)
+
+    def download_file(self, remote: str, local: str | Path) -> None:
+        """Write the current version of a path to a local file; verified, in one step, with mode and time."""
+        target = Path(local).expanduser().absolute()
+        with self._session.reading() as repository, self._session.threads() as executor:
+            work = self._workspace_for_restore(str(target.parent), executor, Progress(check=self._cancellation.check))
+            restore_file(repository, work, history.resolve(repository, "latest")[0], remote, target.name)
+
+    def delete_file(self, remote: str) -> str:
+        """Commit the deletion of one file, which stays in the history; the short id of the snapshot."""
+        with self._session.direct() as repository:
+            return history.short(direct.delete_path(repository, remote, self._session.settings()).id)
+
+    def list_files(self, path: str = "") -> list[FileInfo]:
+        """All files below a path in the newest state."""
+        return [info for info in self.ls(path, recursive=True) if info.kind != "directory"]
+
+    def get_public_url(self, remote: str) -> str:
+        """Files in packs have no address of their own: always raises UsageError in this version."""
+        raise UsageError(
+            f"“{remote}” has no URL: its bytes lie in packs, together with others.",
+            hint="A placement that keeps files at their own path is not there yet.",
+        )
+
+    def test_connection(self) -> bool:
+        """Whether the bucket answers and lets us in. Raises BuckiaError with the reason if not."""
+        return self._session.backend.test_connection()
+
+    # ---- life
+
+    def cancel(self, signal: int = 2) -> None:
+        """Make running operations stop with CancelledError; safe in a signal handler."""
+        self._session.cancellation.cancel(signal)
+
+    def close(self) -> None:
+        """Give connections back."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # ---- arguments
+
+    def _options(self, options: SyncOptions | None, overrides: dict[str, Any]) -> SyncOptions:
+        return (options if options is not None else self.config.options()).override(**overrides)
+
+    def _roots(self, local_path: str | Path | None, folder: str | None) -> tuple[MappedRoot, ...]:
+        self.config.require_supported()
+        location = self._session.location
+        if location is not None:
+            return (MappedRoot(Path(local_path if local_path is not None else "."), location.folder, receives=True),)
+        return self.config.mapping(local_path, folder)
+
+
+def _select(config: BucketConfig | BuckiaConfig | Mapping[str, Any] | str | Path, name: str | None) -> BucketConfig:
+    if isinstance(config, str | Path):
+        config = BuckiaConfig.from_file(Path(config).expanduser())
+    if isinstance(config, Mapping) and not isinstance(config, BuckiaConfig):
+        config = BuckiaConfig.from_mapping(config)
+    return config.select(name) if isinstance(config, BuckiaConfig) else config
+
+
+def _combined(results: list[SyncResult]) -> SyncResult:
+    """The results of several folders as one."""
+    if len(results) == 1:
+        return results[0]
+    total = SyncResult()
+    for result in results:
+        for name in ("uploaded", "downloaded", "deleted", "unchanged", "skipped", "hidden", "conflicts", "resolved", "failed"):
+            setattr(total, name, getattr(total, name) + getattr(result, name))
+        total.errors += result.errors
+        total.conflict_list += result.conflict_list
+        total.warnings += result.warnings
+        total.root, total.root_before, total.snapshot = result.root, result.root_before, result.snapshot
+        total.dry_run = result.dry_run
+        total.traffic.add(result.traffic)
+    return total

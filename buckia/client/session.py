@@ -1,0 +1,233 @@
+"""How the parts are put together for one operation: adapter, transfer, repository, local state, threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from buckia import runtime
+from buckia.config import BucketConfig
+from buckia.config.bucket import MappedRoot
+from buckia.config.options import SyncOptions
+from buckia.core.chunker import kernel
+from buckia.engine.context import Progress, Settings, Workspace
+from buckia.errors import LocalError, RefusedError, UsageError
+from buckia.events import ProgressCallback, Requests, Traffic
+from buckia.local.disk import RealFileSystem
+from buckia.local.filters import Filters
+from buckia.local.paths import fold_insensitive
+from buckia.local.state import State, machine_id, state_directory
+from buckia.location import Location
+from buckia.store.ledger import Ledger, MemoryLedger
+from buckia.store.repository import Repository
+from buckia.store.transfer import Transfer
+from buckia.sync.base import BaseSync
+from buckia.sync.factory import BackendConfig, create_sync_backend
+
+RETRIES = 6
+_NEAR = ("local", "memory")
+"""Providers without latency: more threads than processors would only be in each other's way."""
+
+
+class Session:
+    """One bucket entry, and what is open of it."""
+
+    def __init__(self, config: BucketConfig, location: Location | None, state_dir: str | None, device_name: str | None) -> None:
+        self.config = config
+        self.location = location
+        self.cancellation = runtime.Cancellation()
+        self.files = RealFileSystem()
+        self.clock = runtime.SystemClock()
+        self.kernel_name = os.environ.get("BUCKIA_CHUNKER") or None
+        self._state_dir = state_dir
+        self._device_name = device_name
+        self._backend: BaseSync | None = None
+
+    @property
+    def backend(self) -> BaseSync:
+        """The adapter, made when it is first needed."""
+        if self._backend is None:
+            self.config.require_supported()
+            keywords = self.config.backend()
+            keywords["settings"] = {key: value for key, value in keywords["settings"].items() if key != "prefix"}
+            self._backend = create_sync_backend(BackendConfig(**keywords))
+        return self._backend
+
+    @property
+    def display(self) -> str:
+        """Where the bucket is, for messages."""
+        return self.location.display if self.location is not None else self.backend.location
+
+    def close(self) -> None:
+        """Give connections back."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+
+    # ---- parts
+
+    def settings(self, options: SyncOptions | None = None) -> Settings:
+        """How the engine decides."""
+        chosen = options if options is not None else self.config.options()
+        return Settings(
+            kernel=kernel(self.kernel_name),
+            policy=chosen.conflict_resolution,
+            delete_orphaned=chosen.delete_orphaned,
+            allow_mass_delete=chosen.allow_mass_delete,
+            digest=chosen.checksum_algorithm,
+            device_name=self._device_name or runtime.device_name(),
+        )
+
+    def progress(self, callback: ProgressCallback | None) -> Progress:
+        """A progress report that also notices a request to stop."""
+        return Progress(callback, check=self.cancellation.check)
+
+    @contextmanager
+    def counted(self) -> Iterator[Traffic]:
+        """Requests and bytes of what happens inside, complete at its end."""
+        traffic = self.backend.traffic = Traffic(Requests())
+        yield traffic
+
+    @contextmanager
+    def threads(self) -> Iterator[runtime.Threads]:
+        """The worker pool of one operation."""
+        near = self.config.provider in _NEAR
+        pool = runtime.Threads(runtime.processors() if near else max(runtime.processors(), self.config.max_workers))
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+    @contextmanager
+    def _repository(self, folder: str, ledger: Ledger, workers: int) -> Iterator[Repository]:
+        transfer = Transfer(
+            self.backend,
+            workers=workers,
+            retries=RETRIES,
+            clock=self.clock,
+            random=runtime.jitter,
+            cancelled=self.cancellation.check,
+        )
+        with transfer:
+            yield Repository(
+                transfer,
+                ledger,
+                folder,
+                prefix=self.config.prefix or "",
+                random_bytes=runtime.random_bytes,
+                now_ns=self.clock.now_ns,
+            )
+
+    def folder(self) -> str:
+        """The one folder that reading commands are about. Raises UsageError if the configuration names several."""
+        folders = self.config.folders
+        if len(folders) > 1:
+            raise UsageError(
+                f"The bucket entry '{self.config.name}' has {len(folders)} folders.", hint=f"Choose one with --folder: {', '.join(folders)}."
+            )
+        return folders[0] if folders else ""
+
+    @contextmanager
+    def reading(self, folder: str | None = None) -> Iterator[Repository]:
+        """A folder for commands that only read: nothing is registered in the bucket and nothing kept on disk."""
+        self._require_bucket()
+        with self._repository(self.folder() if folder is None else folder, MemoryLedger(), self.config.max_workers) as repository:
+            repository.open()
+            repository.refresh()
+            yield repository
+
+    @contextmanager
+    def direct(self) -> Iterator[Repository]:
+        """A folder for single files that belong to no local tree; the device is that of this user on this machine."""
+        folder = self.folder()
+        directory = self._state_directory("direct", folder)
+        with State.open(directory, machine=machine_id()) as state, self._repository(folder, state, self.config.max_workers) as repository:
+            yield repository
+
+    @contextmanager
+    def workspace(self, root: MappedRoot, options: SyncOptions, callback: ProgressCallback | None, *, write: bool) -> Iterator[Workspace]:
+        """A local root and its folder. With ``write`` a missing local bucket is made."""
+        local = self._root(root)
+        self._check_location(local, root.folder, write)
+        filters = Filters(
+            include=options.include_pattern,
+            exclude=options.exclude_pattern,
+            sync_paths=options.sync_paths or None,
+        )
+        settings = self.settings(options)
+        with (
+            State.open(self._state_directory(local, root.folder), machine=machine_id()) as state,
+            self._repository(root.folder, state, options.max_workers) as repository,
+            self.threads() as executor,
+        ):
+            yield Workspace(
+                repository=repository,
+                state=state,
+                files=self.files,
+                root=local,
+                filters=filters,
+                clock=self.clock,
+                random_bytes=runtime.random_bytes,
+                executor=executor,
+                settings=settings,
+                progress=self.progress(callback),
+                fold=fold_insensitive if self.files.case_insensitive(local) else None,
+            )
+
+    def _root(self, root: MappedRoot) -> str:
+        """The real path of a local root, which is made where the configuration names one that is not there yet."""
+        path = Path(root.local).expanduser().absolute()
+        if not path.exists() and self.location is None and root.local not in (Path("."),) and path.parent.is_dir() and root.folder:
+            try:
+                path.mkdir(parents=True)
+            except OSError as error:
+                raise LocalError(f"Cannot create the directory {path}: {error.strerror}.") from error
+        if not path.is_dir():
+            raise UsageError(f"“{root.local}” is no directory.", hint="Name a directory that exists.")
+        return self.files.real_path(str(path))
+
+    def _state_directory(self, local: str, folder: str) -> str:
+        env = dict(os.environ)
+        if self._state_dir is not None:
+            env["BUCKIA_STATE_DIR"] = self._state_dir
+        return state_directory(local, f"{self.config.provider}:{self.display}:{self.config.prefix or ''}", folder, env)
+
+    # ---- local buckets
+
+    def _require_bucket(self) -> None:
+        if self.config.provider == "local" and not self.config.bucket_directory.is_dir():
+            raise UsageError(
+                f"There is no local bucket {self.config.bucket_directory}.", hint="`buckia sync DIR --to LOCATION` creates one."
+            )
+
+    def _check_location(self, local: str, folder: str, write: bool) -> None:
+        """A local bucket must not lie in the tree that it holds, nor around it, nor among foreign files."""
+        if self.config.provider != "local":
+            return
+        bucket = os.path.realpath(self.config.bucket_directory)
+        place = os.path.join(bucket, folder) if folder else bucket
+        if _within(place, local) or _within(local, place):
+            raise RefusedError(
+                f"The bucket folder {place} and the directory {local} lie in each other.", hint="Choose a place outside of it."
+            )
+        if os.path.isdir(place):
+            foreign = [name for name in os.listdir(place) if name != "_buckia"]
+            if foreign and not os.path.isdir(os.path.join(place, "_buckia")):
+                raise RefusedError(
+                    f"{place} holds other files (“{foreign[0]}”), so it is not used as a bucket folder.",
+                    hint="Name a directory that does not exist yet, or an empty one.",
+                )
+        elif write:
+            try:
+                os.makedirs(bucket, exist_ok=True)
+            except OSError as error:
+                raise LocalError(f"Cannot create the bucket {bucket}: {error.strerror}.") from error
+        elif not os.path.isdir(bucket):
+            raise UsageError(f"There is no local bucket {bucket}.", hint="`buckia sync DIR --to LOCATION` creates one.")
+
+
+def _within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
+

@@ -1,0 +1,1 @@
+"""The format: bytes and values in, bytes and values out. No clock, no randomness, no I/O."""

@@ -1,0 +1,62 @@
+"""What a device remembers of its last complete sync: the tree that the disk shows, and the conflicts that wait in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from buckia.core import canonical
+from buckia.core.ids import BlobId, DeviceId, ObjectId
+from buckia.core.manifest import Subtree
+from buckia.errors import FormatError
+from buckia.local.state import State
+
+_BYTES_MAX = 16 << 20
+_CONFLICTS = "conflicts"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The tree that was applied completely in one scope, and the tips that it includes."""
+
+    tree: Subtree
+    tips: dict[DeviceId, tuple[int, ObjectId]]
+
+
+def load_applied(state: State, scope: str) -> Applied | None:
+    """The state that was last applied completely in this scope; None where it is not known."""
+    data = state.get_value(f"applied:{scope}")
+    if data is None:
+        return None
+    try:
+        node, content, files, size, tips = canonical.decode(data, size_max=_BYTES_MAX)
+    except (FormatError, ValueError):
+        return None
+    return Applied(
+        Subtree(BlobId(node), content, files, size),
+        {DeviceId(device): (seq, ObjectId(record)) for device, seq, record in tips},
+    )
+
+
+def save_applied(state: State, scope: str, applied: Applied) -> None:
+    """Remember that a state is applied completely in this scope."""
+    tree = applied.tree
+    tips: list[canonical.Value] = [[device, seq, record] for device, (seq, record) in sorted(applied.tips.items())]
+    state.set_value(f"applied:{scope}", canonical.encode([tree.id, tree.content_hash, tree.files, tree.bytes, tips]))
+
+
+def load_conflicts(state: State) -> dict[str, tuple[str, ...]]:
+    """The paths whose conflicts wait for a decision, with the names of the other versions on disk."""
+    data = state.get_value(_CONFLICTS)
+    if data is None:
+        return {}
+    try:
+        items = canonical.decode(data, size_max=_BYTES_MAX)
+    except FormatError:
+        return {}
+    return {path: tuple(copies) for path, copies in items}
+
+
+def save_conflicts(state: State, conflicts: dict[str, tuple[str, ...]]) -> None:
+    """Remember the conflicts that wait."""
+    items = [[path, list(copies)] for path, copies in sorted(conflicts.items())]
+    state.set_value(_CONFLICTS, canonical.encode(items) if items else None)

@@ -1,0 +1,215 @@
+"""Compare: what changed here, what changed there, and what that means, one directory at a time.
+
+Local changes become `Edit` values; what the disk must show becomes `Change` values. Both are decided from the directory's rows (what was shown
+there), the disk, and the entries of the merged tree. See ``specs/merge.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from buckia.core.ids import BlobId, DeviceId, Dot
+from buckia.core.manifest import Content, Entry, FileContent, Kind, Version
+from buckia.core.projection import Shown
+from buckia.local.folder import ScannedDirectory
+from buckia.local.fs import DiskEntry
+from buckia.local.state import Row
+
+Path = tuple[bytes, ...]
+Policy = Literal["local_wins", "remote_wins", "newest_wins", "ask"]
+Outcome = Literal["none", "local", "remote", "pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What users see of something on disk: two with equal values are one version."""
+
+    kind: Kind
+    content: Content
+    mode: int
+
+    def matches(self, version: Version) -> bool:
+        """Whether a version has this value."""
+        return self.kind == version.kind and self.content == version.content and self.mode == version.mode
+
+
+@dataclass(slots=True)
+class Edit:
+    """A local change that is to be published at a path.
+
+    ``disk`` is what is there, None for a deletion. ``kept`` is a version to be re-written under a new dot: the rest of a conflict of which one
+    side was deleted. ``winner`` is set where the policy decides against this edit: it is published, then superseded.
+    """
+
+    entry_name: bytes
+    name: str
+    disk: DiskEntry | None
+    supersede: frozenset[Dot]
+    value: Value | None = None
+    kept: Version | None = None
+    winner: Version | None = None
+    outcome: Outcome = "none"
+    row: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What must happen to one name on disk so that it shows what the tree says.
+
+    ``shown`` None removes the name; ``row`` None means that there is nothing of ours yet; ``write`` false only updates the row.
+    """
+
+    name: str
+    shown: Shown | None
+    row: Row | None
+    write: bool
+
+
+@dataclass(slots=True)
+class DirectoryPlan:
+    """The decisions for one directory. ``rows`` are its rows without the edits; ``show`` says that the tree changed here."""
+
+    path: Path
+    disk_path: str
+    rows: dict[str, Row]
+    edits: list[Edit] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    scanned: ScannedDirectory | None = None
+    show: bool = False
+    dirty: bool = False
+    """Rows changed even where nothing else did."""
+
+
+def dots_of(versions: Iterable[Version]) -> frozenset[Dot]:
+    """The dots of versions."""
+    return frozenset(version.dot for version in versions)
+
+
+def settle(policy: Policy, mtime_ns: int, unseen: list[Version], content: Callable[[], Content]) -> Outcome:
+    """Who wins where this device's own edit meets versions that it had not seen.
+
+    ``newest_wins`` compares modification times; of equal ones the greater content id wins, so that every device decides alike.
+    """
+    if policy == "local_wins":
+        return "local"
+    if policy == "remote_wins":
+        return "remote"
+    if policy == "ask":
+        return "pending"
+    newest = max(unseen, key=lambda version: version.precedence)
+    if mtime_ns != newest.mtime_ns:
+        return "local" if mtime_ns > newest.mtime_ns else "remote"
+    return "local" if _content_key(content()) > _content_key(newest.content) else "remote"
+
+
+def _content_key(content: Content) -> bytes:
+    if isinstance(content, FileContent):
+        return content.id
+    return content or b""
+
+
+def write_edit(
+    disk: DiskEntry, row: Row | None, entry: Entry | None, name: bytes, value: Value | None, policy: Policy
+) -> Edit:
+    """The edit for something new or changed on disk.
+
+    ``value`` is known where its content was read to compare it. A file without a row never wins by policy.
+    """
+    seen = frozenset(row.dots) if row is not None else frozenset()
+    edit = Edit(name, disk.name, disk, seen, value=value, row=row)
+    versions = entry.versions if entry is not None else ()
+    unseen = [version for version in versions if version.dot not in seen and version.kind != Kind.DIRECTORY]
+    if disk.kind == Kind.DIRECTORY:
+        edit.supersede |= dots_of(version for version in versions if version.kind == Kind.DIRECTORY)
+        return edit
+    if not unseen or any(value is not None and value.matches(version) for version in unseen):
+        return edit
+    edit.outcome = "pending" if row is None else settle(policy, disk.mtime_ns, unseen, lambda: value.content if value else None)
+    if edit.outcome == "local":
+        edit.supersede |= dots_of(unseen)
+    elif edit.outcome == "remote":
+        edit.winner = max(unseen, key=lambda version: version.precedence)
+    return edit
+
+
+def delete_edit(name: str, row: Row, entry: Entry | None) -> Edit | None:
+    """The edit that publishes a deletion; None where nothing that was shown here is left in the tree.
+
+    What this device had not seen stays. Deleting one side of a conflict chooses the other: it is re-written under a new dot, so that a
+    concurrent choice the other way cannot remove both.
+    """
+    versions = entry.versions if entry is not None else ()
+    gone = [version for version in versions if version.dot in row.dots]
+    if not gone:
+        return None
+    left = [version for version in versions if version.dot not in row.dots]
+    edit = Edit(row.entry_name, name, None, dots_of(gone), row=row)
+    files = [version for version in left if version.kind != Kind.DIRECTORY]
+    if files and row.kind != Kind.DIRECTORY:
+        kept = max(files, key=lambda version: version.precedence)
+        edit.kept = kept
+        edit.supersede |= dots_of(version for version in files if version.same_value(kept))
+    return edit
+
+
+def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callable[[bytes, bool], bool]) -> list[Change]:
+    """What must happen on disk so that a directory with these rows shows these entries. Names that ``covers`` leaves out stay as they are."""
+    changes: list[Change] = []
+    wanted: set[str] = set()
+    for item in shown:
+        name = item.name.decode()
+        wanted.add(name)
+        if not covers(item.entry_name, item.kind == Kind.DIRECTORY):
+            continue
+        row = rows.get(name)
+        dots = item.dots
+        if row is None:
+            changes.append(Change(name, item, None, True))
+        elif row.hidden and (dots <= set(row.dots) or (row.kind == Kind.DIRECTORY == item.kind and not row.dots)):
+            continue
+        elif row.hidden:
+            changes.append(Change(name, item, None, True))
+        elif frozenset(row.dots) != dots or row.entry_name != item.entry_name:
+            changes.append(Change(name, item, row, not shows_value(row, item)))
+        elif row.kind != item.kind:
+            changes.append(Change(name, item, row, True))
+    for name, row in rows.items():
+        if name not in wanted and covers(row.entry_name, row.kind == Kind.DIRECTORY):
+            changes.append(Change(name, None, row, not row.hidden))
+    return changes
+
+
+def shows_value(row: Row, item: Shown) -> bool:
+    """Whether what a row says is on disk is what should be shown."""
+    if row.kind != item.kind:
+        return False
+    if item.kind == Kind.DIRECTORY:
+        return row.mode == item.mode
+    version = item.versions[0]
+    return row.content == version.content and row.mode == version.mode
+
+
+def placeholder(edit: Edit, device: DeviceId, seq: int) -> Version:
+    """The version that an edit will have, as far as it is known before its content is read: enough to decide what is shown."""
+    disk = edit.disk
+    if disk is None:
+        raise ValueError("A deletion has no version.")
+    kind = Kind(disk.kind)
+    if edit.value is not None:
+        content: Content = edit.value.content
+    elif kind == Kind.FILE:
+        content = FileContent(0, _UNREAD)
+    else:
+        content = b"?" if kind == Kind.SYMLINK else None
+    mtime = 0 if kind == Kind.DIRECTORY else disk.mtime_ns
+    return Version(Dot(device, seq), kind, disk.size if kind == Kind.FILE else 0, mtime, disk.mode, content, None)
+
+
+_UNREAD = BlobId(b"\0" * 32)
+
+
+def rewritten(version: Version, device: DeviceId, seq: int) -> Version:
+    """The same value under a new dot."""
+    return replace(version, dot=Dot(device, seq))

@@ -1,0 +1,73 @@
+"""Edits to a folder's tree, directory by directory: nothing but the open directories is held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from buckia.core.directory import DirectoryUpdate, Path, empty_tree, find, is_empty
+from buckia.core.ids import Dot
+from buckia.core.manifest import Subtree, Version
+from buckia.core.merge import edit_entry
+from buckia.core.merkle import NodeStore
+
+
+@dataclass(slots=True)
+class _Open:
+    """A directory that edits go to: its node before, and what changes in it."""
+
+    name: bytes
+    subtree: Subtree | None
+    edits: dict[bytes, tuple[Collection[Dot], Version | None]] = field(default_factory=dict)
+    below: dict[bytes, Subtree | None] = field(default_factory=dict)
+
+
+class TreeEditor:
+    """Applies edits in depth-first order of their paths: all edits in a directory and below it come without others between.
+
+    ``finish`` returns the new tree.
+    """
+
+    def __init__(self, nodes: NodeStore, tree: Subtree) -> None:
+        self._nodes = nodes
+        self._top = tree
+        self._open = [_Open(b"", tree)]
+
+    def edit(self, path: Path, supersede: Collection[Dot], version: Version | None) -> None:
+        """Remove the superseded dots from a path's versions and add a version, if one is given."""
+        self._move_to(path[:-1])
+        self._open[-1].edits[path[-1]] = (supersede, version)
+
+    def finish(self) -> Subtree:
+        """Close all directories; the tree with all edits applied."""
+        self._move_to(())
+        return self._write(self._open[0]) or empty_tree(self._nodes)
+
+    def _move_to(self, path: Path) -> None:
+        depth = 0
+        while depth < len(path) and depth + 1 < len(self._open) and self._open[depth + 1].name == path[depth]:
+            depth += 1
+        while len(self._open) > depth + 1:
+            closed = self._open.pop()
+            self._open[-1].below[closed.name] = self._write(closed)
+        for name in path[depth:]:
+            inside = self._open[-1]
+            if name in inside.below:
+                tree = inside.below[name]
+            else:
+                entry = find(self._nodes, inside.subtree.id, name) if inside.subtree is not None else None
+                tree = entry.subtree if entry is not None else None
+            self._open.append(_Open(name, tree))
+
+    def _write(self, directory: _Open) -> Subtree | None:
+        """The directory with its edits; None if nothing is left in it."""
+        if not directory.edits and not directory.below:
+            return directory.subtree
+        update = DirectoryUpdate(self._nodes, directory.subtree.id if directory.subtree is not None else None)
+        for name in sorted(directory.edits.keys() | directory.below.keys()):
+            old = update.seek(name)
+            tree = directory.below[name] if name in directory.below else (old.subtree if old is not None else None)
+            supersede, version = directory.edits.get(name, ((), None))
+            update.set(edit_entry(old, name, supersede, version, tree))
+        tree = update.finish()
+        return None if is_empty(tree) else tree

@@ -1,0 +1,263 @@
+"""Files on the way in: their chunks from what is on disk already or from packs, checked, into staged files.
+
+Files of one chunk are staged in the order of the packs that hold them, so that each range of a pack is read once; larger ones are
+written chunk by chunk in their own order. At no time are more than a few ranges in memory.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from buckia.core.content import chunks, runs
+from buckia.core.ids import BlobId, BlobType, ObjectId, blob_id
+from buckia.core.manifest import FileContent, Kind, Version
+from buckia.core.pack import BlobRow
+from buckia.engine.work import Executor, in_order
+from buckia.errors import BuckiaError, CancelledError, IntegrityError, LocalError
+from buckia.local.fs import DiskFullError
+from buckia.local.writer import Staged, Writer
+from buckia.store.reader import Range, ranges
+from buckia.store.repository import Repository
+
+PIECE_BYTES_MAX = 4 << 20
+BATCH_FILES = 20_000
+"""So many files of one chunk are looked up and grouped by pack at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file or symlink to stage in ``directory`` (which exists); ``path`` is where it belongs."""
+
+    directory: str
+    path: str
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A staged file, or why there is none."""
+
+    wanted: Wanted
+    staged: Staged | None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class LocalSources:
+    """Where contents that are wanted may be on disk: by content, and chunk by chunk for files that are being replaced."""
+
+    contents: dict[BlobId, str] = field(default_factory=dict)
+    """Content id to a file's path relative to the root."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Paths that are in the trash meanwhile."""
+    previous: dict[str, tuple[FileContent, int]] = field(default_factory=dict)
+    """Path to the content and size of what lies there now."""
+
+    def path_of(self, path: str) -> str:
+        """Where a file is by now."""
+        return self.moved.get(path, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some chunks of a file in order: from one range of a pack, or from a local file."""
+
+    wanted: Range | None
+    items: tuple[tuple[BlobId, int, int], ...]
+    local: tuple[str, tuple[int, ...]] | None = None
+
+
+class Fetcher:
+    """Stages files below one root. ``report`` is told the bytes and the path of each."""
+
+    def __init__(
+        self, repository: Repository, writer: Writer, executor: Executor, sources: LocalSources, report: Callable[[int, str], None]
+    ) -> None:
+        self._repo = repository
+        self._writer = writer
+        self._executor = executor
+        self._sources = sources
+        self._report = report
+        self.bytes_reused = 0
+
+    def stage(self, wanted: Iterable[Wanted]) -> Iterator[Fetched]:
+        """Stage everything, in no particular order. Raises DiskFullError and errors of the bucket; what concerns one file is in its result."""
+        single: list[Wanted] = []
+        for item in wanted:
+            content = item.version.content
+            if isinstance(content, FileContent) and content.depth == 0 and item.version.size:
+                single.append(item)
+                if len(single) >= BATCH_FILES:
+                    yield from self._stage_single(single)
+                    single = []
+            else:
+                yield self._stage_other(item)
+        yield from self._stage_single(single)
+
+    # ---- files of one chunk
+
+    def _stage_single(self, items: list[Wanted]) -> Iterator[Fetched]:
+        by_chunk: dict[BlobId, list[Wanted]] = defaultdict(list)
+        for item in items:
+            by_chunk[_content(item.version).id].append(item)
+        local = [blob for blob in by_chunk if blob in self._sources.contents]
+        for blob, raw in zip(local, map(self._local_file, local), strict=True):
+            if raw is not None:
+                self.bytes_reused += len(raw)
+                for item in by_chunk.pop(blob):
+                    yield self._write(item, raw)
+
+        def work(piece: Range) -> list[Fetched]:
+            done: list[Fetched] = []
+            for blob, raw in self._fetch(piece):
+                for item in by_chunk[blob]:
+                    done.append(Fetched(item, None, raw) if isinstance(raw, str) else self._write(item, raw))
+            return done
+
+        for fetched in in_order(self._executor, work, self._repo.reader.plan(by_chunk)):
+            yield from fetched
+
+    def _local_file(self, blob: BlobId) -> bytes | None:
+        """The bytes of a file that should have this content, if it still has."""
+        path = self._sources.path_of(self._sources.contents[blob])
+        try:
+            raw = self._writer.read_range(path, 0, 1 << 24)
+        except LocalError:
+            return None
+        return raw if blob_id(BlobType.CHUNK, raw) == blob else None
+
+    def _fetch(self, piece: Range) -> list[tuple[BlobId, bytes | str]]:
+        """The blobs of a range; of those that cannot be had, the reason."""
+        try:
+            return list(self._repo.reader.fetch(piece))
+        except IntegrityError:
+            found: list[tuple[BlobId, bytes | str]] = []
+            for row in piece.rows:
+                (single,) = ranges(piece.pack, [row])
+                try:
+                    found += self._repo.reader.fetch(single)
+                except IntegrityError as error:
+                    found.append((row.id, error.message))
+            return found
+
+    def _write(self, item: Wanted, raw: bytes) -> Fetched:
+        if len(raw) != item.version.size:
+            return Fetched(item, None, "its size is not what the snapshot says")
+        return self._staged(item, lambda: [raw])
+
+    # ---- everything else
+
+    def _stage_other(self, item: Wanted) -> Fetched:
+        version = item.version
+        if version.kind == Kind.SYMLINK and isinstance(version.content, bytes):
+            try:
+                return Fetched(item, self._writer.stage_symlink(item.directory, version.content, mtime_ns=version.mtime_ns))
+            except DiskFullError:
+                raise
+            except LocalError as error:
+                return Fetched(item, None, error.message)
+        if not version.size:
+            return self._staged(item, lambda: [])
+        return self._staged(item, lambda: self._chunks(item))
+
+    def _staged(self, item: Wanted, source: Callable[[], Iterable[bytes]]) -> Fetched:
+        version = item.version
+        try:
+            staged = self._writer.stage_file(item.directory, source(), mode=version.mode, mtime_ns=version.mtime_ns)
+        except (DiskFullError, CancelledError):
+            raise
+        except (LocalError, IntegrityError) as error:
+            return Fetched(item, None, error.message)
+        self._report(version.size, item.path)
+        return Fetched(item, staged)
+
+    def _chunks(self, item: Wanted) -> Iterator[bytes]:
+        content = _content(item.version)
+        for pieces in in_order(self._executor, self._read_piece, self._pieces(item, content)):
+            yield from pieces
+
+    def _pieces(self, item: Wanted, content: FileContent) -> Iterator[_Piece]:
+        """The file's chunks in order, grouped by where they come from."""
+        offsets = self._local_offsets(item, content)
+        group: list[tuple[BlobId, int, int]] = []
+        rows: list[BlobRow] = []
+        pack: ObjectId | None = None
+        for run in runs(self._repo.nodes, content, item.version.size):
+            place = offsets.get(run[0])
+            if place is not None:
+                if group and pack is not None:
+                    yield _Piece(_join(pack, rows), tuple(group))
+                    group, rows = [], []
+                yield _Piece(None, (run,), (place[0], (place[1],)))
+                continue
+            location = self._repo.reader.locate(run[0])
+            row = location.row
+            if group and (location.pack != pack or not _follows(rows, row)):
+                yield _Piece(_join(pack or location.pack, rows), tuple(group))
+                group, rows = [], []
+            pack = location.pack
+            group.append(run)
+            rows.append(row)
+        if group and pack is not None:
+            yield _Piece(_join(pack, rows), tuple(group))
+
+    def _local_offsets(self, item: Wanted, content: FileContent) -> dict[BlobId, tuple[str, int]]:
+        """Which chunks lie where on disk: in a file of the same content, or in the version that this one replaces."""
+        twin = self._sources.contents.get(content.id)
+        if twin is not None:
+            return self._offsets(twin, content, item.version.size)
+        before = self._sources.previous.get(item.path)
+        return {} if before is None else self._offsets(item.path, *before)
+
+    def _offsets(self, path: str, content: FileContent, size: int) -> dict[BlobId, tuple[str, int]]:
+        found: dict[BlobId, tuple[str, int]] = {}
+        offset = 0
+        for blob, length in chunks(self._repo.nodes, content, size):
+            found.setdefault(blob, (path, offset))
+            offset += length
+        return found
+
+    def _read_piece(self, piece: _Piece) -> list[bytes]:
+        if piece.local is not None:
+            ((blob, length, repeat),) = piece.items
+            raw = self._local_chunk(blob, length, piece.local)
+            return [raw] * repeat
+        if piece.wanted is None:
+            raise AssertionError("a piece comes from somewhere")
+        blobs = dict(self._repo.reader.fetch(piece.wanted))
+        result: list[bytes] = []
+        for blob, length, repeat in piece.items:
+            if len(blobs[blob]) != length:
+                raise IntegrityError(f"Chunk {blob.hex()[:12]} has another length than its file says.")
+            result += [blobs[blob]] * repeat
+        return result
+
+    def _local_chunk(self, blob: BlobId, length: int, place: tuple[str, tuple[int, ...]]) -> bytes:
+        try:
+            raw = self._writer.read_range(self._sources.path_of(place[0]), place[1][0], length)
+        except LocalError:
+            raw = b""
+        if len(raw) == length and blob_id(BlobType.CHUNK, raw) == blob:
+            self.bytes_reused += length
+            return raw
+        (piece,) = self._repo.reader.plan([blob])
+        return dict(self._repo.reader.fetch(piece))[blob]
+
+
+def _content(version: Version) -> FileContent:
+    if not isinstance(version.content, FileContent):
+        raise BuckiaError("Only files have contents.")
+    return version.content
+
+
+def _follows(rows: list[BlobRow], row: BlobRow) -> bool:
+    """Whether a blob can be read together with those before it."""
+    last = rows[-1]
+    adjacent = row.offset == last.offset + last.length
+    return adjacent and row.offset + row.length - rows[0].offset <= PIECE_BYTES_MAX
+
+
+def _join(pack: ObjectId, rows: list[BlobRow]) -> Range:
+    return Range(pack, rows[0].offset, rows[-1].offset + rows[-1].length, tuple(rows))

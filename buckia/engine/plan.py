@@ -1,0 +1,95 @@
+"""The plan of a sync: a value that prints, serialises, is what a dry run shows and what the run executes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from buckia.events import Conflict, Failure, SyncResult
+
+ActionKind = Literal["upload", "download", "delete_remote", "delete_local", "hide", "conflict", "resolve"]
+
+UPLOAD: ActionKind = "upload"
+DOWNLOAD: ActionKind = "download"
+DELETE_REMOTE: ActionKind = "delete_remote"
+DELETE_LOCAL: ActionKind = "delete_local"
+HIDE: ActionKind = "hide"
+CONFLICT: ActionKind = "conflict"
+RESOLVE: ActionKind = "resolve"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing that a sync will do: ``path`` is relative to the folder, ``size`` in bytes, ``reason`` is for people."""
+
+    kind: ActionKind
+    path: str
+    size: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """All actions of a sync, in the order of paths, and what it leaves alone."""
+
+    actions: list[Action] = field(default_factory=list)
+    unchanged: int = 0
+    skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    root: str = ""
+    files: int = 0
+    """Files that are in step before the run; the measure for mass deletions."""
+
+    def add(self, kind: ActionKind, path: str, size: int, reason: str) -> None:
+        """Append an action."""
+        self.actions.append(Action(kind, path, size, reason))
+
+    def __iter__(self) -> Iterator[Action]:
+        return iter(self.actions)
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def count(self, kind: ActionKind) -> int:
+        """How many actions of a kind there are."""
+        return sum(action.kind == kind for action in self.actions)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the files that move, either way: the total of progress reports."""
+        return sum(action.size for action in self.actions if action.kind in (UPLOAD, DOWNLOAD))
+
+    def result(self) -> SyncResult:
+        """The plan as the result that it would have if nothing fails."""
+        counts = Counter(action.kind for action in self.actions)
+        return SyncResult(
+            uploaded=counts[UPLOAD],
+            downloaded=counts[DOWNLOAD],
+            deleted=counts[DELETE_REMOTE] + counts[DELETE_LOCAL],
+            unchanged=self.unchanged,
+            skipped=self.skipped,
+            hidden=counts[HIDE],
+            conflicts=counts[CONFLICT],
+            resolved=counts[RESOLVE],
+            failed=len(self.failures),
+            errors=list(self.failures),
+            conflict_list=[Conflict(action.path) for action in self.actions if action.kind == CONFLICT],
+            warnings=list(self.warnings),
+            root=self.root,
+            root_before=self.root,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """The plan for ``--json``."""
+        return {
+            "actions": [
+                {"kind": action.kind, "path": action.path, "size": action.size, "reason": action.reason}
+                for action in self.actions
+            ],
+            "bytes": self.bytes,
+            "unchanged": self.unchanged,
+            "skipped": self.skipped,
+        }

@@ -1,0 +1,212 @@
+"""Execute, the way out: edits are read, stored and committed; local memory advances only with the acknowledgement.
+
+A long sync is committed in slices, so that what was sent counts even if the rest is interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from buckia.core.directory import lookup
+from buckia.core.ids import Dot
+from buckia.core.manifest import Kind, Subtree, Version
+from buckia.engine.capture import Capture, Captured
+from buckia.engine.compare import DirectoryPlan, Edit, Value, dots_of, rewritten
+from buckia.engine.context import Workspace
+from buckia.engine.editor import TreeEditor
+from buckia.engine.work import in_order
+from buckia.errors import LocalError
+from buckia.events import Failure
+from buckia.local.state import Row
+from buckia.store.journal import Linked, Tips
+
+SLICE_BYTES = 4 << 30
+SLICE_NS = 600 * 10**9
+"""A long sync commits after so many bytes or nanoseconds."""
+SMALL_FILE_BYTES = 256 << 10
+BATCH_FILES = 64
+BATCH_BYTES = 4 << 20
+"""Small files are read in batches of this size, as handing each over singly costs more than reading it."""
+
+Item = tuple[DirectoryPlan, Edit]
+Batch = list[Item]
+Outcome = Captured | Failure | None
+Read = list[tuple[Item, Outcome]]
+
+
+@dataclass(slots=True)
+class Published:
+    """What came of publishing: the tree, the records it includes, the newest own snapshot, and the files that failed."""
+
+    tree: Subtree
+    basis: Tips
+    snapshot: Linked | None = None
+    failures: list[Failure] = field(default_factory=list)
+    uploaded: int = 0
+    deleted: int = 0
+
+
+class Publisher:
+    """Publishes the edits of one sync on top of a tree."""
+
+    def __init__(self, workspace: Workspace, tree: Subtree, basis: Tips) -> None:
+        self._work = workspace
+        self._repo = workspace.repository
+        self.done = Published(tree, basis)
+        self._bytes = 0
+
+    def run(self, plans: list[DirectoryPlan]) -> Published:
+        """Publish all edits of these plans, which come in tree order, and store the rows that follow from them."""
+        for plan in plans:
+            if not plan.edits:
+                self._stage(plan)
+        pending = [(plan, edit) for plan in plans for edit in plan.edits]
+        if not pending:
+            self._work.state.promote()
+            return self.done
+        self._repo.join(self.done.basis)
+        while pending:
+            pending = pending[self._commit(pending) :]
+        losers = [(plan, edit) for plan in plans for edit in plan.edits if edit.winner is not None]
+        if losers:
+            self._settle(losers)
+        return self.done
+
+    # ---- one commit
+
+    def _commit(self, pending: list[Item]) -> int:
+        """Read and publish as many edits as make one commit; how many were taken."""
+        writer = self._repo.writer()
+        capture = Capture(self._work.files, writer, self._work.settings.kernel, self._work.settings.digest)
+        editor = TreeEditor(self._repo.nodes, self.done.tree)
+        dot = self._next_dot()
+        taken = 0
+        self._bytes, since = 0, self._work.clock.now_ns()
+
+        def read(batch: Batch) -> Read:
+            return [(item, self._read(capture, item)) for item in batch]
+
+        for results in in_order(self._work.executor, read, self._batches(pending)):
+            for (plan, edit), captured in results:
+                taken += 1
+                self._take(editor, plan, edit, captured, dot)
+                if taken == len(pending) or pending[taken][0] is not plan:
+                    self._stage(plan)
+            if self._bytes >= SLICE_BYTES or self._work.clock.now_ns() - since >= SLICE_NS:
+                break
+        tree = editor.finish()
+        if tree.id == self.done.tree.id:
+            self._repo.nodes.attach(None)
+            self._work.state.promote()
+        else:
+            self.done.snapshot = self._repo.publish(writer, tree, self.done.basis, self._work.state.promote)
+            self.done.tree = tree
+        return taken
+
+    def _take(self, editor: TreeEditor, plan: DirectoryPlan, edit: Edit, captured: Outcome, dot: Dot) -> None:
+        """Put what was read into the tree and into the directory's rows."""
+        if isinstance(captured, Failure):
+            self.done.failures.append(captured)
+            edit.winner = None
+            if edit.row is not None:
+                plan.rows[edit.row.name] = edit.row
+            return
+        version, row = self._outcome(edit, captured, dot)
+        editor.edit((*plan.path, edit.entry_name), edit.supersede, version)
+        if row is not None:
+            plan.rows[row.name] = row
+        action = "deleting" if edit.disk is None else "uploading"
+        self._work.progress.advance(edit.disk.size if edit.disk is not None else 0, action, _text(plan, edit))
+
+    def _batches(self, pending: list[Item]) -> Iterator[Batch]:
+        """Large files alone, small ones together; ends where a slice is full."""
+        batch: Batch = []
+        size = 0
+        for item in pending:
+            length = item[1].disk.size if item[1].disk is not None else 0
+            if length > SMALL_FILE_BYTES:
+                if batch:
+                    yield batch
+                yield [item]
+                batch, size = [], 0
+                continue
+            batch.append(item)
+            size += length
+            if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _read(self, capture: Capture, item: Item) -> Outcome:
+        """What a file holds; None for a deletion."""
+        plan, edit = item
+        if edit.disk is None:
+            return None
+        relative = f"{plan.disk_path}/{edit.name}" if plan.disk_path else edit.name
+        if edit.disk.kind == Kind.DIRECTORY:
+            return Captured(Value(Kind.DIRECTORY, None, edit.disk.mode), None, edit.disk)
+        try:
+            return capture.read(self._work.disk(relative), edit.name)
+        except LocalError as error:
+            return Failure(_text(plan, edit), error.message)
+
+    def _outcome(self, edit: Edit, captured: Captured | None, dot: Dot) -> tuple[Version | None, Row | None]:
+        """The version that an edit adds, and the row that shows it."""
+        if captured is None:
+            self.done.deleted += edit.row is not None and edit.row.kind != Kind.DIRECTORY
+            return (rewritten(edit.kept, dot.device, dot.seq) if edit.kept is not None else None), None
+        value, disk = captured.value, captured.disk
+        directory = value.kind == Kind.DIRECTORY
+        size = 0 if directory else len(value.content) if isinstance(value.content, bytes) else disk.size
+        mtime = 0 if directory else disk.mtime_ns
+        version = Version(dot, value.kind, size, mtime, value.mode, value.content, captured.digest)
+        stat = self._work.trusted_stat(disk)
+        row = Row(edit.name, edit.entry_name, value.kind, (dot,), value.content, value.mode, size, mtime, stat)
+        if not directory:
+            self.done.uploaded += 1
+            self._bytes += size
+        return version, row
+
+    def _next_dot(self) -> Dot:
+        own = self._repo.ledger.device()
+        if own is None:
+            raise LocalError("This state has no device identity.")
+        return Dot(own[0], self._repo.ledger.own_seq() + 1)
+
+    def _stage(self, plan: DirectoryPlan) -> None:
+        """The rows that hold once the commit is acknowledged; where the tree changes too, the fingerprint waits until it is applied."""
+        path = b"/".join(plan.path)
+        rows, plan.rows = list(plan.rows.values()), {}
+        scanned = plan.scanned
+        if not plan.show:
+            plan.scanned = None
+        if not rows and plan.path:
+            self._work.state.drop_directory(path)
+            return
+        settled = scanned is not None and not plan.show and not any(row.hidden for row in rows)
+        self._work.state.stage(path, rows, scanned.fingerprint(rows) if scanned is not None and settled else None)
+
+    # ---- conflicts that the policy decides against the local edit
+
+    def _settle(self, losers: list[Item]) -> None:
+        """A second commit re-writes the winners under a new dot; the losing edits are in the first one, so in the history."""
+        writer = self._repo.writer()
+        editor = TreeEditor(self._repo.nodes, self.done.tree)
+        dot = self._next_dot()
+        for plan, edit in losers:
+            path = (*plan.path, edit.entry_name)
+            entry = lookup(self._repo.nodes, self.done.tree.id, path)
+            if entry is not None and edit.winner is not None:
+                files = [version for version in entry.versions if version.kind != Kind.DIRECTORY]
+                editor.edit(path, dots_of(files), rewritten(edit.winner, dot.device, dot.seq))
+        tree = editor.finish()
+        self.done.snapshot = self._repo.publish(writer, tree, self.done.basis)
+        self.done.tree = tree
+
+
+def _text(plan: DirectoryPlan, edit: Edit) -> str:
+    return os.fsdecode(b"/".join((*plan.path, edit.entry_name)))
+

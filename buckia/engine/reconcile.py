@@ -1,0 +1,234 @@
+"""Reconcile: the founding document's steps Scan, Compare, Apply Cache, Plan, Execute, Verify, in this order.
+
+`Sync` is one run for one folder. ``plan`` goes as far as the plan and changes nothing but the local cache; ``run`` executes it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from buckia.core.ids import DeviceId
+from buckia.core.manifest import Kind
+from buckia.engine import plan as acts
+from buckia.engine.applied import Applied, load_applied, load_conflicts, save_applied
+from buckia.engine.compare import Change, DirectoryPlan, Edit
+from buckia.engine.context import Confirm, Workspace, guard_mass_deletion
+from buckia.engine.history import retained
+from buckia.engine.materialise import Materialiser
+from buckia.engine.plan import Plan
+from buckia.engine.publish import Publisher
+from buckia.engine.survey import Survey, split
+from buckia.events import Conflict, Failure, SyncResult
+from buckia.local.folder import ScannedDirectory, check_root, scan
+from buckia.store.journal import Tips
+from buckia.store.repository import State
+
+_PROVISIONAL = DeviceId(b"\xff" * 16)
+"""Stands for the device that a dry run would become."""
+
+
+class Sync:
+    """One run. The steps are called in the order in which they stand here."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._work = workspace
+        self._repo = workspace.repository
+        self._plan = Plan()
+        self._listed: Tips = {}
+        self._scanned: dict[bytes, ScannedDirectory] = {}
+        self._unreadable: list[bytes] = []
+        self._applied: Applied | None = None
+        self._basis: Tips = {}
+        self._state: State | None = None
+        self._plans: list[DirectoryPlan] = []
+
+    def plan(self, *, write: bool = False) -> Plan:
+        """All steps up to the plan. Without ``write`` no request changes the bucket and no identity is taken."""
+        self.scan(write)
+        self.compare()
+        self.apply_cache()
+        return self.make_plan()
+
+    def run(self, confirm: Confirm | None = None) -> SyncResult:
+        """The whole sync. Raises RefusedError before anything is changed where a mass deletion is not confirmed."""
+        planned = self.plan(write=True)
+        self._guard(planned, confirm)
+        return self.verify(self.execute())
+
+    # ---- Scan
+
+    def scan(self, write: bool) -> None:
+        """Look at both sides: one listing of the bucket's tips, and the local directories that are not as they were left."""
+        work, repo = self._work, self._repo
+        work.started_ns = work.clock.now_ns()
+        check_root(work.files, work.root, work.state)
+        repo.open(create=write)
+        self._listed = repo.journal.list_tips()
+        if write:
+            self._take_identity()
+        for directory in scan(work.files, work.root, work.state, work.filters):
+            work.disk_paths[directory.path] = directory.disk_path
+            self._plan.skipped += directory.skipped_count
+            if directory.error is not None:
+                self._unreadable.append(directory.path)
+                self._plan.failures.append(Failure(os.fsdecode(directory.path) or ".", directory.error.message))
+            elif not directory.clean:
+                self._scanned[directory.path] = directory
+        self._plan.warnings += work.filters.warnings
+
+    def _take_identity(self) -> None:
+        """Become a device where this state is none, or was copied; finish what an interrupted run had begun to publish."""
+        work, repo = self._work, self._repo
+        work.state.discard_staged()
+        if work.state.is_clone or repo.ledger.device() is None or repo.journal.usurped(self._listed):
+            repo.become_device(work.settings.device_name)
+        if repo.settle():
+            self._listed = repo.journal.list_tips()
+
+    # ---- Compare
+
+    def compare(self) -> None:
+        """Learn what others published, and merge all heads into the state that this folder has now."""
+        self._applied = load_applied(self._work.state, self._work.filters.key())
+        if self._applied is not None and self._applied.tips == self._listed:
+            self._basis = self._listed
+            self._state = State(self._applied.tree, {})
+            return
+        self._basis = self._repo.refresh(self._listed)
+        self._state = self._repo.current()
+        for record in self._repo.journal.held_back:
+            self._plan.warnings.append(f"Record {record.hex()[:12]} is not visible in the bucket yet; it is taken with a later sync.")
+
+    # ---- Apply Cache
+
+    def apply_cache(self) -> None:
+        """Fold what changed in the local directory into that state, directory by directory: local changes become edits."""
+        if self._state is None:
+            raise AssertionError("compare comes before apply_cache")
+        own = self._repo.ledger.device()
+        seq = max(self._repo.ledger.own_seq(), 1) + 1
+        survey = Survey(self._work, self._state.tree, own[0] if own is not None else _PROVISIONAL, seq, retained(self._repo))
+        changed = {b"/".join(path) for path in survey.changed_paths(self._applied.tree if self._applied is not None else None)}
+        for path in sorted(self._scanned.keys() | changed, key=split):
+            scanned = self._scanned.pop(path, None)
+            if scanned is None:
+                if not self._work.filters.descends(path) or self._is_unreadable(path):
+                    continue
+                scanned = self._unscanned(path)
+            planned = survey.directory(scanned, path in changed)
+            if planned.edits or planned.show or planned.dirty or not scanned.clean:
+                self._plans.append(planned)
+        self._plan.failures += survey.failures
+        for hidden in survey.hidden:
+            self._plan.add(acts.HIDE, hidden, 0, "deleted here; `--delete-orphaned` publishes it")
+
+    def _unscanned(self, path: bytes) -> ScannedDirectory:
+        """A directory that the tree changed and the scan found as it was left, or not at all."""
+        exists = path in self._work.disk_paths
+        return ScannedDirectory(path, self._work.disk_path_of(path), clean=True, exists=exists)
+
+    def _is_unreadable(self, path: bytes) -> bool:
+        return any(path == bad or path.startswith(bad + b"/") or not bad for bad in self._unreadable)
+
+    # ---- Plan
+
+    def make_plan(self) -> Plan:
+        """The plan: what goes up, comes down, is deleted on either side, and what conflicts."""
+        planned = self._plan
+        touched = 0
+        for directory in self._plans:
+            prefix = os.fsdecode(b"".join(part + b"/" for part in directory.path))
+            for edit in directory.edits:
+                touched += edit.row is not None and edit.row.kind != Kind.DIRECTORY
+                _plan_edit(planned, prefix, edit)
+            edited = {edit.name for edit in directory.edits if edit.row is not None}
+            for change in directory.changes:
+                if change.row is not None and change.write and change.name not in edited:
+                    touched += change.row.kind != Kind.DIRECTORY
+                _plan_change(planned, prefix, change)
+        planned.actions.sort(key=lambda action: action.path)
+        planned.files = self._applied.tree.files if self._applied is not None else 0
+        planned.unchanged = max(0, planned.files - touched)
+        if self._state is not None:
+            planned.root = self._state.tree.content_hash.hex()
+        return planned
+
+    def _guard(self, planned: Plan, confirm: Confirm | None) -> None:
+        settings = self._work.settings
+        folder_files = self._state.tree.files if self._state is not None else 0
+        guard_mass_deletion(planned.count(acts.DELETE_REMOTE), folder_files, "from the folder", settings, confirm)
+        guard_mass_deletion(planned.count(acts.DELETE_LOCAL), planned.files, "on this disk", settings, confirm)
+
+    # ---- Execute
+
+    def execute(self) -> SyncResult:
+        """Publish the local edits, then make the disk show the tree that results."""
+        if self._state is None:
+            raise AssertionError("compare comes before execute")
+        result = self._plan.result()
+        self._work.progress.total = self._plan.bytes
+        published = Publisher(self._work, self._state.tree, self._basis).run(self._plans)
+        materialiser = Materialiser(self._work, published.tree)
+        materialiser.run([directory for directory in self._plans if directory.show])
+        self._state = State(published.tree, {})
+        own = self._repo.ledger.device()
+        if published.snapshot is not None and own is not None:
+            record = published.snapshot.record
+            self._basis = {**self._basis, record.device: (record.seq, published.snapshot.id)}
+        elif own is not None and own[0] in self._repo.ledger.tips():
+            self._basis = {**self._basis, own[0]: self._repo.ledger.tips()[own[0]]}
+        result.uploaded = published.uploaded
+        result.downloaded = materialiser.downloaded
+        result.deleted = published.deleted + materialiser.deleted
+        result.errors += published.failures + materialiser.failures
+        result.failed = len(result.errors)
+        result.root = published.tree.content_hash.hex()
+        if published.snapshot is not None:
+            result.snapshot = published.snapshot.id.hex()[:8]
+        return result
+
+    # ---- Verify
+
+    def verify(self, result: SyncResult) -> SyncResult:
+        """Take the state for applied only if nothing failed; what was transferred was checked against its id when it came."""
+        if self._state is None:
+            raise AssertionError("execute comes before verify")
+        if not result.failed:
+            save_applied(self._work.state, self._work.filters.key(), Applied(self._state.tree, dict(self._basis)))
+        pending = load_conflicts(self._work.state)
+        result.conflict_list = [Conflict(path, copies) for path, copies in sorted(pending.items())]
+        result.conflicts = len(pending)
+        if result.snapshot is None:
+            heads = self._repo.journal.heads()
+            newest = max(heads, key=lambda head: (head.record.time_ns, head.id), default=None)
+            result.snapshot = newest.id.hex()[:8] if newest is not None else None
+        self._work.progress.finish("verifying")
+        return result
+
+
+def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:
+    path = prefix + os.fsdecode(edit.entry_name)
+    if edit.disk is None:
+        if edit.row is not None and edit.row.kind != Kind.DIRECTORY:
+            planned.add(acts.DELETE_REMOTE, path, 0, "deleted here")
+        return
+    if edit.disk.kind == Kind.DIRECTORY:
+        return
+    planned.add(acts.UPLOAD, path, edit.disk.size, "new here" if edit.row is None else "changed here")
+    if edit.outcome == "pending":
+        planned.add(acts.CONFLICT, path, 0, "changed on both sides; both versions are kept")
+    elif edit.outcome != "none":
+        winner = "this device's" if edit.outcome == "local" else "the other"
+        planned.add(acts.RESOLVE, path, 0, f"changed on both sides; {winner} version wins, the other stays in the history")
+
+
+def _plan_change(planned: Plan, prefix: str, change: Change) -> None:
+    if not change.write:
+        return
+    path = prefix + change.name
+    if change.shown is None:
+        if change.row is not None and change.row.kind != Kind.DIRECTORY:
+            planned.add(acts.DELETE_LOCAL, path, 0, "deleted elsewhere")
+    elif change.shown.kind != Kind.DIRECTORY:
+        size = change.shown.versions[0].size
+        planned.add(acts.DOWNLOAD, path, size, "new elsewhere" if change.row is None else "changed elsewhere")

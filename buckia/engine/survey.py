@@ -1,0 +1,313 @@
+"""The comparison of one local tree with one state of the folder: every directory that changed on either side becomes a `DirectoryPlan`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from buckia.core.directory import Path, diff_trees, entries, find, lookup, walk
+from buckia.core.ids import DeviceId
+from buckia.core.manifest import Entry, Kind, Subtree, Version, is_directory
+from buckia.core.merge import edit_entry
+from buckia.core.merkle import NodeStore
+from buckia.core.projection import Fold, Shown, project, project_directory
+from buckia.engine.capture import Capture, IdsOnly
+from buckia.engine.compare import (
+    Change,
+    DirectoryPlan,
+    Edit,
+    Value,
+    changes_for,
+    delete_edit,
+    dots_of,
+    placeholder,
+    rewritten,
+    write_edit,
+)
+from buckia.engine.context import Workspace
+from buckia.errors import LocalError
+from buckia.events import Failure
+from buckia.local.folder import ScannedDirectory
+from buckia.local.fs import DiskEntry
+from buckia.local.paths import bucket_name
+from buckia.local.state import Row
+
+IsRetained = Callable[[Path, Value], bool]
+"""Whether some snapshot of the past shows this value at this path."""
+
+
+def split(path: bytes) -> Path:
+    """A path as the state keeps it, by components."""
+    return tuple(path.split(b"/")) if path else ()
+
+
+class Survey:
+    """Compares directories with a tree. ``device`` and ``seq`` are what the next record will have."""
+
+    def __init__(
+        self, workspace: Workspace, tree: Subtree, device: DeviceId, seq: int, is_retained: IsRetained
+    ) -> None:
+        self._work = workspace
+        self._nodes = workspace.repository.nodes
+        self._tree = tree
+        self._device = device
+        self._seq = seq
+        self._is_retained = is_retained
+        self._capture = Capture(workspace.files, IdsOnly(), workspace.settings.kernel, None)
+        self.failures: list[Failure] = []
+        self.hidden: list[str] = []
+        """Paths whose deletion here is kept to this device by this run."""
+
+    # ---- which directories
+
+    def changed_paths(self, applied: Subtree | None) -> set[Path]:
+        """The directories in which the tree differs from what was applied here last; all of them if nothing was."""
+        if applied is None:
+            directories = (path for path, entry in walk(self._nodes, self._tree.id) if is_directory(entry))
+            return {(), *directories}
+        return {path[:-1] for path, _, _ in diff_trees(self._nodes, applied, self._tree)}
+
+    def directory(self, scanned: ScannedDirectory, changed: bool) -> DirectoryPlan:
+        """The decisions for one directory that the scan or the tree says has changed."""
+        path = split(scanned.path)
+        rows = self._work.state.directory(scanned.path)[1] if scanned.clean else {**scanned.unchanged, **scanned.outside}
+        plan = DirectoryPlan(path, scanned.disk_path, rows, scanned=scanned, show=changed)
+        view = _View(self._nodes, self._subtree(path), self._work.fold, changed)
+        for disk, row in scanned.changed:
+            self._local(plan, view, disk, row)
+        for row in (*scanned.missing, *scanned.hidden):
+            self._missing(plan, view, row)
+        plan.edits = _one_per_name(plan)
+        if changed or plan.show or any(edit.outcome != "none" or edit.kept is not None for edit in plan.edits):
+            plan.show = True
+            plan.changes = self._shown_changes(plan, view)
+        return plan
+
+    def _subtree(self, path: Path) -> Subtree | None:
+        if not path:
+            return self._tree
+        entry = lookup(self._nodes, self._tree.id, path)
+        return entry.subtree if entry is not None else None
+
+    # ---- local changes
+
+    def _local(self, plan: DirectoryPlan, view: _View, disk: DiskEntry, row: Row | None) -> None:
+        """Something on disk that its row does not explain: it is refreshed, adopted, or an edit."""
+        name = row.entry_name if row is not None else (bucket_name(disk.name) or b"")
+        shown = view.shown(disk.name, name)
+        entry = view.entry(shown.entry_name if shown is not None and row is None else name)
+        try:
+            value = self._value_if_needed(plan, disk, row, entry)
+        except LocalError as error:
+            self.failures.append(Failure(self._path(plan, name), error.message))
+            if row is not None:
+                plan.rows[row.name] = row
+            return
+        if row is not None and value is not None and (row.kind, row.content, row.mode) == (value.kind, value.content, value.mode):
+            plan.rows[row.name] = replace(row, stat=self._work.trusted_stat(disk), hidden=False)
+            plan.dirty = True
+            return
+        if value is not None and self._adopt(plan, disk, row, entry, shown, value):
+            return
+        plan.edits.append(write_edit(disk, row, entry, entry.name if entry is not None else name, value, self._work.settings.policy))
+
+    def _value_if_needed(self, plan: DirectoryPlan, disk: DiskEntry, row: Row | None, entry: Entry | None) -> Value | None:
+        """What is on disk, read only where it may equal something known, or where a tie must be settled."""
+        kind = Kind(disk.kind)
+        if kind == Kind.DIRECTORY:
+            return Value(kind, None, disk.mode)
+        candidates = [version for version in (entry.versions if entry is not None else ()) if version.kind == kind]
+        same_size = any(version.size == disk.size for version in candidates)
+        if row is not None and row.kind == kind:
+            same_size |= row.size == disk.size
+        tie = self._work.settings.policy == "newest_wins" and any(v.mtime_ns == disk.mtime_ns for v in candidates)
+        unknown_origin = row is None and bool(candidates)
+        if kind == Kind.FILE and not (same_size or tie or unknown_origin):
+            return None
+        captured = self._capture.read(self._disk(plan, disk.name), disk.name)
+        return captured.value
+
+    def _adopt(
+        self,
+        plan: DirectoryPlan,
+        disk: DiskEntry,
+        row: Row | None,
+        entry: Entry | None,
+        shown: Shown | None,
+        value: Value,
+    ) -> bool:
+        """Take what is on disk for a version that the tree has, or once had, there: no edit. Whether it was."""
+        versions = entry.versions if entry is not None else ()
+        seen = frozenset(row.dots) if row is not None else frozenset()
+        if any(version.dot in seen for version in versions):
+            return False
+        if value.kind == Kind.DIRECTORY:
+            if entry is None or not is_directory(entry):
+                return False
+            modes = [version for version in versions if version.kind == Kind.DIRECTORY]
+            if row is not None or (modes and all(version.mode != value.mode for version in modes)):
+                if row is None:
+                    plan.rows[disk.name] = self._row(disk, entry.name, value, (), None)
+                    plan.show = plan.dirty = True
+                    return True
+                return False
+            plan.rows[disk.name] = self._row(disk, entry.name, value, tuple(modes), None)
+            plan.dirty = True
+            return True
+        equal = tuple(version for version in versions if value.matches(version))
+        if equal:
+            plan.rows[disk.name] = self._row(disk, entry.name if entry else b"", value, equal, equal[0])
+            plan.dirty = True
+            plan.show |= shown is None or frozenset(shown.dots) != dots_of(equal)
+            return True
+        if row is None and entry is not None and self._is_retained((*plan.path, entry.name), value):
+            plan.rows[disk.name] = self._row(disk, entry.name, value, (), None)
+            plan.show = plan.dirty = True
+            return True
+        return False
+
+    def _row(self, disk: DiskEntry, name: bytes, value: Value, versions: tuple[Version, ...], version: Version | None) -> Row:
+        return Row(
+            name=disk.name,
+            entry_name=name,
+            kind=value.kind,
+            dots=tuple(sorted(item.dot for item in versions)),
+            content=value.content,
+            mode=value.mode,
+            size=version.size if version is not None else disk.size,
+            mtime_ns=version.mtime_ns if version is not None else disk.mtime_ns,
+            stat=self._work.trusted_stat(disk),
+        )
+
+    def _missing(self, plan: DirectoryPlan, view: _View, row: Row) -> None:
+        """A row without a file: a deletion to publish, to hide, or of something that is gone from the tree as well."""
+        if row.kind == Kind.DIRECTORY and not row.dots and row.hidden:
+            return
+        edit = delete_edit(row.name, row, view.entry(row.entry_name))
+        if edit is None:
+            plan.dirty = True
+            plan.show = plan.show or view.entry(row.entry_name) is not None
+            return
+        if not self._work.settings.delete_orphaned:
+            plan.rows[row.name] = replace(row, hidden=True, stat=None)
+            if not row.hidden:
+                plan.dirty = True
+                if row.kind != Kind.DIRECTORY:
+                    self.hidden.append(self._path(plan, row.entry_name))
+            return
+        plan.edits.append(edit)
+
+    # ---- what the disk will have to show
+
+    def _shown_changes(self, plan: DirectoryPlan, view: _View) -> list[Change]:
+        """The changes on disk once the edits are published, as far as they are known before contents are read."""
+        rows = dict(plan.rows)
+        replaced: dict[bytes, Entry | None] = {}
+        for edit in plan.edits:
+            entry = view.entry(edit.entry_name)
+            version: Version | None = None
+            if edit.disk is not None:
+                version = placeholder(edit, self._device, self._seq)
+            elif edit.kept is not None:
+                version = rewritten(edit.kept, self._device, self._seq)
+            subtree = entry.subtree if entry is not None else None
+            after = edit_entry(entry, edit.entry_name, edit.supersede, version, subtree)
+            if edit.winner is not None and after is not None:
+                final = rewritten(edit.winner, self._device, self._seq + 1)
+                after = edit_entry(after, edit.entry_name, dots_of(after.versions), final, subtree)
+            replaced[edit.entry_name] = after
+            if edit.disk is not None and version is not None:
+                value = Value(version.kind, version.content, version.mode)
+                rows[edit.name] = self._row(edit.disk, edit.entry_name, value, (version,), version)
+        shown = view.all_shown(replaced)
+        return changes_for(shown, rows, self.covers(plan.path))
+
+    def covers(self, path: Path) -> Callable[[bytes, bool], bool]:
+        """Whether names in a directory take part in this run."""
+        prefix = b"".join(part + b"/" for part in path)
+        filters = self._work.filters
+        return lambda name, is_dir: filters.covers(prefix + name, is_dir)
+
+    def _disk(self, plan: DirectoryPlan, name: str) -> str:
+        return self._work.disk(f"{plan.disk_path}/{name}" if plan.disk_path else name)
+
+    def _path(self, plan: DirectoryPlan, name: bytes) -> str:
+        return os.fsdecode(b"/".join((*plan.path, name)))
+
+
+class _View:
+    """A directory of the tree, read name by name or, where much of it is needed, at once."""
+
+    def __init__(self, nodes: NodeStore, subtree: Subtree | None, fold: Fold | None, whole: bool) -> None:
+        self._nodes = nodes
+        self._subtree = subtree
+        self._fold = fold
+        self._entries: dict[bytes, Entry] | None = None
+        self._found: dict[bytes, Entry | None] = {}
+        self._names: dict[bytes, Shown] | None = None
+        if whole:
+            self._load()
+
+    def _load(self) -> dict[bytes, Entry]:
+        if self._entries is None:
+            listed: Iterable[Entry] = entries(self._nodes, self._subtree.id) if self._subtree is not None else ()
+            self._entries = {entry.name: entry for entry in listed}
+        return self._entries
+
+    def entry(self, name: bytes) -> Entry | None:
+        """The entry of this name."""
+        if self._subtree is None:
+            return None
+        if self._entries is not None:
+            return self._entries.get(name)
+        if name not in self._found:
+            self._found[name] = find(self._nodes, self._subtree.id, name)
+        return self._found[name]
+
+    def shown(self, disk_name: str, name: bytes) -> Shown | None:
+        """What the tree shows under a name on disk."""
+        on_disk = os.fsencode(disk_name)
+        entry = self.entry(name)
+        if entry is not None and self._fold is None:
+            return next((item for item in project(entry) if item.name in (on_disk, name)), None)
+        if b"(conflict " not in on_disk and self._fold is None:
+            return None
+        if self._names is None:
+            self._names = {item.name: item for item in self.all_shown({})}
+        return self._names.get(on_disk)
+
+    def all_shown(self, replaced: dict[bytes, Entry | None]) -> list[Shown]:
+        """What the whole directory shows, with some entries replaced."""
+        present = dict(self._load())
+        for name, entry in replaced.items():
+            if entry is None:
+                present.pop(name, None)
+            else:
+                present[name] = entry
+        return project_directory((present[name] for name in sorted(present)), self._fold)
+
+
+def _one_per_name(plan: DirectoryPlan) -> list[Edit]:
+    """One edit per entry, as a record writes one version per path: deletions of both sides of a conflict join, a write takes in a deletion.
+
+    Of two writes (a file and its conflict copy, both edited) the second waits for the next run.
+    """
+    kept: dict[bytes, Edit] = {}
+    for edit in sorted(plan.edits, key=lambda edit: (edit.entry_name, edit.disk is None, edit.name)):
+        first = kept.get(edit.entry_name)
+        if first is None:
+            kept[edit.entry_name] = edit
+        elif edit.disk is None:
+            first.supersede |= edit.supersede
+            if first.kept is not None and first.kept.dot in first.supersede:
+                first.kept = None
+        else:
+            if edit.row is not None:
+                plan.rows[edit.row.name] = edit.row
+    return list(kept.values())
+
+
+def in_tree_order(plans: Iterable[DirectoryPlan]) -> Iterator[DirectoryPlan]:
+    """Directories before what is in them, siblings by name."""
+    return iter(sorted(plans, key=lambda plan: plan.path))

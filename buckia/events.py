@@ -1,0 +1,251 @@
+"""What the library reports: progress while it works, and one result value per operation.
+
+Field names are what ``--json`` prints; counts are integers, sizes are bytes, times are nanoseconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+ProgressCallback = Callable[[int, int, str, str], None]
+"""Called with (current bytes, total bytes, action, path); never by two threads at once.
+
+``action`` is ``uploading``, ``downloading``, ``deleting`` or ``verifying``; ``total`` may be 0.
+"""
+
+
+@dataclass(slots=True)
+class Requests:
+    """Requests to the bucket by verb, as the adapter saw them (retries count)."""
+
+    put: int = 0
+    get: int = 0
+    list: int = 0
+    delete: int = 0
+    stat: int = 0
+
+    @property
+    def total(self) -> int:
+        """All requests."""
+        return self.put + self.get + self.list + self.delete + self.stat
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Requests, retries and payload bytes of one operation."""
+
+    requests: Requests = field(default_factory=Requests)
+    retries: int = 0
+    bytes_uploaded: int = 0
+    bytes_downloaded: int = 0
+
+    def add(self, other: Traffic) -> None:
+        """Count another operation's traffic as well."""
+        for verb in ("put", "get", "list", "delete", "stat"):
+            setattr(self.requests, verb, getattr(self.requests, verb) + getattr(other.requests, verb))
+        self.retries += other.retries
+        self.bytes_uploaded += other.bytes_uploaded
+        self.bytes_downloaded += other.bytes_downloaded
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file that could not be handled, and why; everything else was."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A path with several concurrent versions; ``copies`` are the names of the others on disk."""
+
+    path: str
+    copies: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class SyncResult:
+    """What a sync did (or, with ``dry_run``, would do). Counts are files."""
+
+    uploaded: int = 0
+    downloaded: int = 0
+    deleted: int = 0
+    """Files removed here (to the trash) or removed from the folder by this run."""
+    unchanged: int = 0
+    skipped: int = 0
+    """Paths that are never synced: our own files, special files, unrepresentable names."""
+    hidden: int = 0
+    """Files deleted here whose deletion is not published (``delete_orphaned`` is off)."""
+    conflicts: int = 0
+    """Paths with several versions that wait for a decision."""
+    resolved: int = 0
+    """Conflicts that the policy settled in this run; the losing version is in the history."""
+    failed: int = 0
+    errors: list[Failure] = field(default_factory=list)
+    conflict_list: list[Conflict] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    root: str = ""
+    """Content root after the run, hex: equal wherever the content is equal."""
+    root_before: str = ""
+    snapshot: str | None = None
+    """Short id of the snapshot that this run published, if it published one; else of the newest."""
+    dry_run: bool = False
+    traffic: Traffic = field(default_factory=Traffic)
+
+    @property
+    def success(self) -> bool:
+        """No file failed."""
+        return self.failed == 0
+
+    @property
+    def requests(self) -> Requests:
+        """Requests to the bucket by verb."""
+        return self.traffic.requests
+
+    @property
+    def bytes_uploaded(self) -> int:
+        """Payload bytes sent to the bucket."""
+        return self.traffic.bytes_uploaded
+
+    @property
+    def bytes_downloaded(self) -> int:
+        """Payload bytes received from the bucket."""
+        return self.traffic.bytes_downloaded
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One snapshot of a folder, of any device."""
+
+    id: str
+    time: str
+    """ISO 8601, UTC; the writing device's clock."""
+    device: str
+    root: str
+    files: int
+    bytes: int
+    head: bool
+    """No other snapshot supersedes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One entry of a snapshot."""
+
+    path: str
+    kind: str
+    """``file``, ``symlink`` or ``directory``."""
+    size: int
+    mtime_ns: int
+    mode: int
+    content: str
+    digest: str | None
+    """``sha256:<hex>`` and the like, as the writer stated it."""
+    target: str | None = None
+    conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How one path differs between two states: ``added``, ``removed``, ``modified`` or ``type``."""
+
+    path: str
+    change: str
+    size_before: int | None
+    size_after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PathVersion:
+    """One version of a path in the history of a folder."""
+
+    path: str
+    change: str
+    """``written`` or ``deleted``."""
+    snapshot: str
+    time: str
+    device: str
+    size: int
+    content: str | None
+
+
+@dataclass(slots=True)
+class RestoreResult:
+    """What a restore wrote (or, with ``dry_run``, would write)."""
+
+    restored: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    trashed: int = 0
+    failed: int = 0
+    bytes: int = 0
+    bytes_reused: int = 0
+    """Bytes taken from files that were on disk already."""
+    extra: list[str] = field(default_factory=list)
+    """Files at the target that the snapshot does not hold; left there."""
+    errors: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    snapshot: str = ""
+    root: str = ""
+    dry_run: bool = False
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something that verification found wrong."""
+
+    kind: str
+    """``missing``, ``corrupt``, ``malformed`` or ``unreadable``."""
+    object: str
+    reason: str
+    paths: tuple[str, ...] = ()
+    snapshots: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class VerifyResult:
+    """What a verification checked and found."""
+
+    snapshots: int = 0
+    files: int = 0
+    packs: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    """Bytes read from the bucket and checked."""
+    read_data: bool = False
+    damaged: list[Damage] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    """Objects in the folder's repository that are none of ours."""
+    unreferenced_packs: int = 0
+    root: str = ""
+    traffic: Traffic = field(default_factory=Traffic)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing is damaged."""
+        return not self.damaged
+
+
+@dataclass(slots=True)
+class StatusResult:
+    """How a local directory and its folder in the bucket stand to each other."""
+
+    local_path: str = ""
+    location: str = ""
+    in_sync: bool = False
+    to_upload: int = 0
+    to_download: int = 0
+    to_delete: int = 0
+    conflicts: int = 0
+    pending: int = 0
+    """Conflicts and interrupted work that wait."""
+    root: str = ""
+    snapshot: str | None = None
+    snapshot_time: str | None = None
+    device: str | None = None
+    files: int = 0
+    bytes: int = 0
+    traffic: Traffic = field(default_factory=Traffic)

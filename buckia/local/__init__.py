@@ -1,0 +1,1 @@
+"""The local side: the user's tree, what is remembered of it, and safe writes to it."""

@@ -1,0 +1,396 @@
+"""The scan: which names in the local tree are as they were last shown, which are not, and which are none of ours.
+
+Nothing is read but directories (and ignore files): whether a file with another stat has other content is for the
+caller to find out. A
+directory whose entries are all as the fingerprint says costs no look at its rows.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import msgpack
+from blake3 import blake3
+
+from buckia.core.manifest import Kind
+from buckia.errors import LocalError, RefusedError
+from buckia.local.filters import Filters
+from buckia.local.fs import DIRECTORY, FILE, SPECIAL, SYMLINK, DiskEntry, FileSystem, RawEntry, printable
+from buckia.local.paths import (
+    DEPTH_MAX,
+    IGNORE_FILE,
+    PATH_BYTES_MAX,
+    TEMPORARY,
+    bucket_name,
+    ours,
+)
+from buckia.local.state import Row, State
+
+_HASH_BYTES = 28
+_MAPPED = 1 << 31
+_IGNORE_FILE_BYTES_MAX = 1 << 20
+_SIDECARS = ("-wal", "-shm", "-journal")
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_SETTLED_NS = 50_000_000
+_SETTLED_COARSE_NS = 2_000_000_000
+_ROOT_DEVICE = "root device"
+_MOUNTED = "Is the disk mounted that it lies on?"
+
+Skipped = tuple[str, str]
+"""(name on disk, why it is never synced)"""
+
+
+@dataclass(slots=True)
+class ScannedDirectory:
+    """One directory as the scan found it. Where ``clean``, it is as its rows say, and they were not loaded.
+
+    Where it is not: every row of the state is in exactly one of ``unchanged``, ``changed``, ``missing``, ``hidden``
+    and ``outside``.
+    """
+
+    path: bytes
+    """In the folder, components joined by ``/``; the top is empty."""
+    disk_path: str
+    """Relative to the root; differs from ``path`` where a name is shown under another name."""
+    clean: bool = False
+    exists: bool = True
+    """False: there is no such directory any more, and ``missing`` are its rows."""
+    error: LocalError | None = None
+    """It could not be read. Nothing is known of what is in it or below it, and nothing may be concluded."""
+    entries: list[RawEntry] = field(default_factory=list)
+    """What is on disk, sorted by name."""
+    unchanged: dict[str, Row] = field(default_factory=dict)
+    changed: list[tuple[DiskEntry, Row | None]] = field(default_factory=list)
+    """New, or with another stat or kind than its row says."""
+    missing: list[Row] = field(default_factory=list)
+    hidden: list[Row] = field(default_factory=list)
+    """Deleted here before, without publishing it."""
+    outside: dict[str, Row] = field(default_factory=dict)
+    """Rows that this sync does not cover, whatever is on disk: to be kept as they are."""
+    skipped: list[Skipped] = field(default_factory=list)
+    skipped_count: int = 0
+    """Of ``skipped``, known also where the directory is clean."""
+    leftovers: list[str] = field(default_factory=list)
+    """Temporary files of runs that were cut off."""
+    salt: bytes = b""
+
+    def fingerprint(self, rows: Iterable[Row]) -> bytes | None:
+        """What to store beside ``rows``, the directory's new rows, once the disk is as they say.
+
+        None if that cannot be known from their stats. Not of use where ``clean``: see ``Scan.load``.
+        """
+        rows = list(rows)
+        covered = {entry[0] for entry, _ in self.changed} | self.unchanged.keys()
+        entries = [entry for entry in self.entries if entry[0] not in covered and entry[0] not in self.leftovers]
+        others = {entry[0] for entry in entries} | self.outside.keys()
+        modes = {entry[0]: entry[2] for entry in self.entries if entry[1] == DIRECTORY}
+        for row in rows:
+            covered.discard(row.name)
+            if row.hidden or row.name in others:
+                continue
+            if row.stat is not None:
+                entries.append((row.name, int(row.kind), *row.stat))
+            elif row.kind == Kind.DIRECTORY and row.name in modes:
+                entries.append((row.name, DIRECTORY, modes[row.name], 0, 0, 0, 0))
+            else:
+                return None
+        if covered:  # on disk, and has no row yet
+            return None
+        mapped = any(row.kind == Kind.DIRECTORY and row.entry_name != bucket_name(row.name) for row in rows)
+        flags = self.skipped_count | (_MAPPED if mapped else 0)
+        return _fingerprint(entries, self.salt) + flags.to_bytes(4)
+
+
+def fresh_fingerprint(path: bytes, rows: Iterable[Row], filters: Filters) -> bytes | None:
+    """What to store beside the rows of a directory that this run has made itself."""
+    return ScannedDirectory(path, "", salt=filters.salt(path.decode())).fingerprint(list(rows))
+
+
+def _fingerprint(entries: list[RawEntry], salt: bytes) -> bytes:
+    entries.sort()
+    return blake3(salt + msgpack.packb(entries, unicode_errors="surrogateescape")).digest(length=_HASH_BYTES)
+
+
+def settled(entry: DiskEntry, now_ns: int, *, written: bool = False) -> bool:
+    """Whether a stat will tell later changes: it is older than one tick of the file system's clock at ``now_ns``.
+
+    ``now_ns`` is the time when the content began to be read, or with ``written``, when this process has put the file in
+    place with a time of its own. Where it is False, store no stat: the next run reads the file again.
+    """
+    coarse = entry.ctime_ns % 1_000_000_000 == 0 and entry.mtime_ns % 1_000_000_000 == 0
+    limit = now_ns - (_SETTLED_COARSE_NS if coarse else _SETTLED_NS)
+    if limit < entry.mtime_ns <= now_ns:
+        return False
+    # A time of modification may be set to anything, also in the future; the inode's own may not. We have just set it
+    # ourselves when we wrote the file, but whoever changes the content later also moves the time of modification.
+    return written or entry.ctime_ns <= limit
+
+
+def check_root(fs: FileSystem, root: str, state: State) -> None:
+    """Raise ``RefusedError`` where the root is missing or on another file system: perhaps a disk is not mounted."""
+    entry = fs.stat(root)
+    if entry is None or entry.kind != DIRECTORY:
+        raise RefusedError(f"The directory {printable(root)} does not exist.", hint=_MOUNTED)
+    recorded = state.get_value(_ROOT_DEVICE)
+    device = str(fs.device(root)).encode()
+    if recorded is None:
+        state.set_value(_ROOT_DEVICE, device)
+    elif recorded != device:
+        raise RefusedError(f"The directory {printable(root)} lies on another file system than before.", hint=_MOUNTED)
+
+
+def scan(fs: FileSystem, root: str, state: State, filters: Filters) -> Scan:
+    """Begin a scan of the tree at ``root``, an absolute real path. Raises ``RefusedError`` as ``check_root`` does."""
+    check_root(fs, root, state)
+    return Scan(fs, root, state, filters)
+
+
+class Scan:
+    """Iterates over every directory that the filters let in: each before what is in it, siblings by name in the folder.
+
+    Directories that are gone but have rows come in their place. Iterating raises ``RefusedError`` if the root is empty
+    but has
+    rows, and ``LocalError`` if it cannot be read. The state may be staged to, but not promoted, meanwhile.
+    """
+
+    def __init__(self, fs: FileSystem, root: str, state: State, filters: Filters) -> None:
+        self._fs = fs
+        self._root = root.rstrip("/")
+        self._state = state
+        self._filters = filters
+        self._known = state.fingerprints()
+        self._paths: list[bytes] | None = None
+
+    def __iter__(self) -> Iterator[ScannedDirectory]:
+        """Depth first, without recursion: how deep the tree is, others decide."""
+        stack: list[tuple[bytes, str | None, int]] = [(b"", "", 0)]
+        while stack:
+            path, disk_path, depth = stack.pop()
+            if disk_path is None:
+                directory = self._gone(path)
+                children: dict[bytes, str | None] = dict.fromkeys(self._rows_below(path))
+            else:
+                directory, children = self._visit(path, disk_path, depth)
+            if directory.error is not None and not path:
+                raise directory.error
+            yield directory
+            for name in sorted(children, reverse=True):
+                child = children[name]
+                below = None if child is None else f"{disk_path}/{child}" if disk_path else child
+                stack.append((_below(path, name), below, depth + 1))
+
+    def load(self, directory: ScannedDirectory) -> ScannedDirectory:
+        """A directory that was clean, looked at once more and compared name by name."""
+        depth = directory.path.count(b"/") + 1 if directory.path else 0
+        return self._visit(directory.path, directory.disk_path, depth, compare=True)[0]
+
+    # --- one directory ---
+
+    def _visit(
+        self, path: bytes, disk_path: str, depth: int, *, compare: bool = False
+    ) -> tuple[ScannedDirectory, dict[bytes, str | None]]:
+        """The directory, and the subdirectories to go on with: name in the folder to that on disk, None if gone."""
+        result = ScannedDirectory(path, disk_path)
+        where = f"{self._root}/{disk_path}" if disk_path else self._root or "/"
+        try:
+            entries = self._fs.scan(where)
+            self._read_ignore_file(path, where, entries)
+        except LocalError as error:
+            result.error = error
+            return result, {}
+        if not path:
+            self._refuse_empty(entries)
+        result.salt = self._filters.salt(path.decode())
+        present = _fingerprint(entries, result.salt)
+        stored = self._known.get(path)
+        if stored is not None and stored[:_HASH_BYTES] == present and not compare:
+            flags = int.from_bytes(stored[_HASH_BYTES:])
+            result.clean = True
+            result.skipped_count = flags & ~_MAPPED
+            rows = self._state.directory(path)[1] if flags & _MAPPED else {}
+            return result, self._subdirectories(path, entries, rows, depth)
+        result.entries = entries
+        rows = self._resolved_rows(path, entries)
+        children = self._subdirectories(path, entries, rows, depth)
+        self._compare(result, where, rows, depth)
+        uncertain = self._uncertain(result)
+        for name in self._rows_below(path):
+            if name not in children and name not in uncertain:
+                children[name] = None
+        return result, children
+
+    def _refuse_empty(self, entries: list[RawEntry]) -> None:
+        if any(not ours(entry[0], top=True) for entry in entries):
+            return
+        if any(not row.hidden for row in self._state.directory(b"")[1].values()):
+            message = f"The directory {printable(self._root)} is empty, but it held files before."
+            raise RefusedError(message, hint=_MOUNTED)
+
+    def _subdirectories(
+        self, path: bytes, entries: list[RawEntry], rows: dict[str, Row], depth: int
+    ) -> dict[bytes, str | None]:
+        found: dict[bytes, str | None] = {}
+        top = not path
+        for entry in entries:
+            if entry[1] != DIRECTORY:
+                continue
+            name = entry[0]
+            row = rows.get(name)
+            entry_name = row.entry_name if row is not None else bucket_name(name)
+            if entry_name is None or ours(name, top=top) or entry_name in found:
+                continue
+            below = path + b"/" + entry_name if path else entry_name
+            if depth < DEPTH_MAX - 1 and len(below) <= PATH_BYTES_MAX and self._filters.descends(below):
+                found[entry_name] = name
+        return found
+
+    def _compare(self, result: ScannedDirectory, where: str, rows: dict[str, Row], depth: int) -> None:
+        taken = {row.entry_name for row in rows.values() if not row.hidden}
+        on_disk = {entry[0]: entry for entry in result.entries}
+        for raw in result.entries:
+            entry = DiskEntry(*raw)
+            name = entry.name
+            row = rows.pop(name, None)
+            if name.startswith(TEMPORARY) and entry.kind == FILE:
+                result.leftovers.append(name)
+            elif reason := self._skip_reason(result.path, entry, depth):
+                result.skipped.append((name, reason))
+            elif row is None and bucket_name(name) in taken:
+                result.skipped.append((name, "another name here is the same in Unicode"))
+            elif self._is_sidecar(entry, on_disk, where):
+                result.skipped.append((name, "it belongs to an open SQLite database"))
+            elif not self._covers(result.path, entry, row):
+                pass
+            elif row is not None and _matches(entry, row):
+                result.unchanged[name] = row
+                continue
+            else:
+                result.changed.append((entry, row))
+                if row is None:
+                    taken.add(bucket_name(name) or b"")
+                continue
+            if row is not None:
+                result.outside[name] = row
+        self._classify_absent(result, rows.values())
+        result.skipped_count = len(result.skipped)
+
+    def _classify_absent(self, result: ScannedDirectory, rows: Iterable[Row]) -> None:
+        for row in rows:
+            path = _below(result.path, row.entry_name)
+            if row.hidden:
+                result.hidden.append(row)
+            elif self._filters.covers(path, row.kind == Kind.DIRECTORY):
+                result.missing.append(row)
+            else:
+                result.outside[row.name] = row
+
+    def _resolved_rows(self, path: bytes, entries: list[RawEntry]) -> dict[str, Row]:
+        """The directory's rows by name on this disk, with the intents that a run which was cut off has carried out."""
+        rows = self._state.directory(path)[1]
+        on_disk = {entry[0]: entry for entry in entries}
+        for name, intent in self._state.intents(path).items():
+            raw = on_disk.get(name)
+            if raw is None:
+                continue
+            entry = DiskEntry(*raw)
+            # Renaming changes ctime. Anything but our own file proves nothing: then the row before it stands, and the
+            # worst outcome is a conflict.
+            if entry.kind == intent.kind and _same_file(entry, intent):
+                rows[name] = replace(intent, stat=entry.stat)
+        # Some file systems show names in another normalisation than they were written in.
+        for name in on_disk.keys() - rows.keys():
+            if not name.isascii():
+                written = (bucket_name(name) or b"").decode()
+                if written in rows and written not in on_disk:
+                    rows[name] = replace(rows.pop(written), name=name)
+        return rows
+
+    def _skip_reason(self, path: bytes, entry: DiskEntry, depth: int) -> str | None:
+        if ours(entry.name, top=not path):
+            return "it is reserved for buckia"
+        if entry.kind == SPECIAL:
+            return "it is no file, directory or link"
+        name = bucket_name(entry.name)
+        if name is None:
+            return "its name is not UTF-8, or too long"
+        if depth >= DEPTH_MAX or len(_below(path, name)) > PATH_BYTES_MAX:
+            return "its path is too long"
+        return None
+
+    def _covers(self, path: bytes, entry: DiskEntry, row: Row | None) -> bool:
+        if self._filters.everything:
+            return True
+        name = row.entry_name if row is not None else bucket_name(entry.name)
+        return self._filters.covers(_below(path, name or b""), entry.kind == DIRECTORY)
+
+    def _is_sidecar(self, entry: DiskEntry, on_disk: dict[str, RawEntry], where: str) -> bool:
+        """Whether SQLite keeps it beside a database: alone, or of another moment, it is worth nothing or does harm."""
+        if entry.kind != FILE or not entry.name.endswith(_SIDECARS):
+            return False
+        database = on_disk.get(entry.name.rpartition("-")[0])
+        if database is None or database[1] != FILE:
+            return False
+        if database[3] == 0:  # not yet written: everything is in the journal
+            return True
+        try:
+            with self._fs.open_read(f"{where}/{database[0]}") as file:
+                return file.read_at(0, len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+        except LocalError:
+            return True  # cannot be told, so it is withheld and counted
+
+    def _read_ignore_file(self, path: bytes, where: str, entries: list[RawEntry]) -> None:
+        for entry in entries:
+            if entry[0] != IGNORE_FILE or entry[1] != FILE:
+                continue
+            where = f"{where}/{IGNORE_FILE}"
+            if entry[3] > _IGNORE_FILE_BYTES_MAX:
+                raise LocalError(f"{printable(where)} is larger than {_IGNORE_FILE_BYTES_MAX} bytes.")
+            with self._fs.open_read(where) as file:
+                self._filters.add_ignore_file(path.decode(), file.read_at(0, _IGNORE_FILE_BYTES_MAX))
+
+    # --- directories that are gone ---
+
+    def _gone(self, path: bytes) -> ScannedDirectory:
+        result = ScannedDirectory(path, "", exists=False, salt=self._filters.salt(path.decode()))
+        self._classify_absent(result, self._state.directory(path)[1].values())
+        return result
+
+    def _rows_below(self, path: bytes) -> Iterator[bytes]:
+        """The names of the subdirectories of ``path`` that have rows, themselves or below."""
+        if self._paths is None:
+            self._paths = sorted(self._known)
+        prefix = path + b"/" if path else b""
+        at = bisect.bisect_left(self._paths, prefix or b"\0")
+        while at < len(self._paths) and self._paths[at].startswith(prefix):
+            name = self._paths[at][len(prefix) :].partition(b"/")[0]
+            if self._filters.descends(prefix + name):
+                yield name
+            at = bisect.bisect_left(self._paths, prefix + name + b"0", at)  # "0" follows "/"
+
+    def _uncertain(self, result: ScannedDirectory) -> set[bytes | None]:
+        """Names in the folder whose directory may or may not be gone, as what is on disk in its place is left out."""
+        on_disk = {entry[0] for entry in result.entries}
+        uncertain = {bucket_name(name) for name, _ in result.skipped}
+        return uncertain.union(row.entry_name for row in result.outside.values() if row.name in on_disk)
+
+
+def _below(path: bytes, name: bytes) -> bytes:
+    return path + b"/" + name if path else name
+
+
+def _matches(entry: DiskEntry, row: Row) -> bool:
+    if entry.kind != row.kind or row.hidden:
+        return False
+    if entry.kind == DIRECTORY:
+        return entry.mode == (row.mode if row.stat is None else row.stat[0])
+    return row.stat is not None and entry.stat == row.stat
+
+
+def _same_file(entry: DiskEntry, intent: Row) -> bool:
+    if intent.stat is None:
+        return False
+    mode, size, mtime_ns, _, inode = intent.stat
+    expected = (mode, size, mtime_ns, inode)
+    return entry.kind in (FILE, SYMLINK) and (entry.mode, entry.size, entry.mtime_ns, entry.inode) == expected

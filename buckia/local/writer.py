@@ -1,0 +1,317 @@
+"""Writes to the user's tree: staged beside their place, flushed, then put there over exactly what was expected.
+
+Paths are relative to the root, ``/`` between components. No component of a path is ever followed if it is a symbolic
+link. What
+would be overwritten or removed is looked at right before: if it is not what the caller has seen, it stays, and
+``ChangedMeanwhile``
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from buckia.core.ids import Buffer
+from buckia.errors import LocalError
+from buckia.local.fs import DIRECTORY, DiskEntry, DiskFullError, ExistsError, FileSystem, Stat, VanishedError, printable
+from buckia.local.paths import TEMPORARY, TRASH, safe_join
+
+_ATTEMPTS = 1000
+_PERMISSIONS = 0o777
+"""What is restored of a mode: setuid, setgid and the sticky bit are not for others to set."""
+_OWNER_READS = 0o400
+
+
+class ChangedMeanwhile(LocalError):
+    """What is at a path is not what the last look has seen; it was left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A finished file or link under a temporary name. ``entry`` is its stat; renaming keeps all of it but ctime."""
+
+    directory: str
+    name: str
+    entry: DiskEntry
+    flushed: bool = False
+
+    @property
+    def path(self) -> str:
+        """Relative to the root."""
+        return f"{self.directory}/{self.name}" if self.directory else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Put ``staged`` at ``path``, where now is what has the stat ``expected``: None for nothing.
+
+    ``expected`` of a directory is ``DiskEntry.stat``, too; it must be empty. ``trash``: what is there goes to the
+    trash.
+    """
+
+    staged: Staged
+    path: str
+    expected: Stat | None
+    trash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of a placement: the stat read back, or the error that left everything as it was."""
+
+    path: str
+    entry: DiskEntry | None
+    error: LocalError | None = None
+
+
+class Writer:
+    """Writes below one root. Staging may be done by several threads, everything else by one."""
+
+    def __init__(self, fs: FileSystem, root: str, *, token: str) -> None:
+        """``token`` is random and names this run's temporary files."""
+        self._fs = fs
+        self._root = root.rstrip("/")
+        self._prefix = f"{TEMPORARY}{token}-"
+        self._numbers = count(1)
+        self._unflushed: set[str] = set()
+
+    # --- staging ---
+
+    def stage_file(self, directory: str, chunks: Iterable[Buffer], *, mode: int, mtime_ns: int) -> Staged:
+        """Write a file under a temporary name in ``directory``, which must exist. On an error nothing is left of it."""
+        name, path = self._temporary(directory)
+        handle = self._fs.create(path)
+        try:
+            with handle:
+                for chunk in chunks:
+                    handle.write(chunk)
+                handle.set_mode(mode & _PERMISSIONS)
+                handle.set_mtime(mtime_ns)
+                flushed = not mode & _OWNER_READS  # it cannot be opened again to flush it
+                if flushed:
+                    handle.sync()
+            return Staged(directory, name, self._present(path), flushed)
+        except BaseException:
+            self._fs.unlink(path)
+            raise
+
+    def stage_symlink(self, directory: str, target: bytes, *, mtime_ns: int) -> Staged:
+        """Make a symbolic link under a temporary name in ``directory``."""
+        name, path = self._temporary(directory)
+        self._fs.symlink(target, path)
+        try:
+            self._fs.set_mtime(path, mtime_ns)
+            return Staged(directory, name, self._present(path), True)
+        except BaseException:
+            self._fs.unlink(path)
+            raise
+
+    def flush_staged(self, staged: Iterable[Staged]) -> None:
+        """Return when the bytes of staged files are on the disk: before intents are logged and files are placed."""
+        self._fs.sync_files([safe_join(self._root, *item.path.split("/")) for item in staged if not item.flushed])
+
+    def discard(self, staged: Staged) -> None:
+        """Remove a staged file that is not to be placed."""
+        self._fs.unlink(self._checked(staged.path))
+
+    # --- placing ---
+
+    def place(self, placements: Sequence[Placement], when: str) -> list[Placed]:
+        """Put flushed files in place, then flush the directories' names. ``when`` names this run's trash.
+
+        One outcome for each, in order; the staged file of one that failed is removed. ``DiskFullError`` ends it all.
+        """
+        results = [self._place(placement, when) for placement in placements]
+        self.flush()
+        return results
+
+    def _place(self, placement: Placement, when: str) -> Placed:
+        try:
+            source = self._checked(placement.staged.path)
+            target = self._checked(placement.path)
+            self._clear(placement, target, when)
+            try:
+                self._fs.rename(source, target, replace=placement.expected is not None and not placement.trash)
+            except ExistsError:
+                raise _changed(placement.path) from None
+            self._renamed_in(placement.path, placement.staged.path)
+            return Placed(placement.path, self._present(target))
+        except DiskFullError:
+            raise
+        except LocalError as error:
+            if self._fs.stat(f"{self._root}/{placement.staged.path}") is not None:
+                self.discard(placement.staged)
+            return Placed(placement.path, None, error)
+
+    def _clear(self, placement: Placement, target: str, when: str) -> None:
+        """Verify what is in the way and, where it cannot simply be replaced, take it away."""
+        present = self._verified(placement.path, target, placement.expected)
+        if present is None:
+            return
+        if present.kind == DIRECTORY:
+            self._fs.rmdir(target)
+            self._renamed_in(placement.path)
+        elif placement.trash:
+            self.trash(placement.path, when)
+
+    def make_directory(self, path: str) -> DiskEntry:
+        """Create a directory and those above it where they are missing; ``ExistsError`` if something else is there.
+
+        Set its mode with ``set_mode`` once everything is in it: a read-only directory takes no files.
+        """
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            here = "/".join(parts[:depth])
+            where = safe_join(self._root, *parts[:depth])
+            present = self._fs.stat(where)
+            if present is None:
+                self._fs.mkdir(where)
+                self._renamed_in(here)
+            elif present.kind != DIRECTORY:
+                raise ExistsError(f"Cannot create the directory {printable(here)}: a file or link is there.")
+        return self._present(safe_join(self._root, *parts))
+
+    def set_mode(self, path: str, mode: int) -> DiskEntry:
+        """Set a directory's permission bits; its stat afterwards."""
+        where = self._checked(path)
+        if self._present(where).kind != DIRECTORY:
+            raise _changed(path)
+        self._fs.set_mode(where, mode & _PERMISSIONS)
+        return self._present(where)
+
+    def set_attributes(self, path: str, expected: Stat, *, mode: int, mtime_ns: int) -> DiskEntry:
+        """Set permission bits and time of a file whose content stays; its stat afterwards."""
+        where = self._checked(path)
+        present = self._verified(path, where, expected)
+        if present is None or present.kind == DIRECTORY:
+            raise _changed(path)
+        if present.kind == 0 and present.mode != mode & _PERMISSIONS:
+            self._fs.set_mode(where, mode & _PERMISSIONS)
+        if present.mtime_ns != mtime_ns:
+            self._fs.set_mtime(where, mtime_ns)
+        return self._present(where)
+
+    # --- removing ---
+
+    def remove(self, path: str, expected: Stat, when: str) -> str:
+        """Move a file or link to the trash if it is what was expected; its path there."""
+        if self._verified(path, self._checked(path), expected) is None:
+            raise _changed(path)
+        return self.trash(path, when)
+
+    def trash(self, path: str, when: str) -> str:
+        """Move whatever is at ``path`` to ``.buckia-trash/<when>/<path>``; its path there, which is new in any case."""
+        source = self._checked(path)
+        if self._fs.stat(source) is None:
+            raise VanishedError(f"Cannot move {printable(path)} to the trash: it does not exist.")
+        parent, _, name = path.rpartition("/")
+        for attempt in range(1, _ATTEMPTS):
+            top = f"{TRASH}/{when}" if attempt == 1 else f"{TRASH}/{when}-{attempt}"
+            directory = f"{top}/{parent}" if parent else top
+            try:
+                self.make_directory(directory)
+                self._fs.rename(source, self._checked(f"{directory}/{name}"), replace=False)
+            except ExistsError:
+                continue
+            self._renamed_in(path, f"{directory}/{name}")
+            return f"{directory}/{name}"
+        raise LocalError(f"Cannot move {printable(path)} to the trash: the trash is full of its like.")
+
+    def remove_directory(self, path: str) -> bool:
+        """Remove a directory if it is empty; whether it was."""
+        where = self._checked(path)
+        try:
+            self._fs.rmdir(where)
+        except ExistsError:
+            return False
+        self._renamed_in(path)
+        return True
+
+    def remove_leftovers(self, directory: str, names: Iterable[str]) -> None:
+        """Remove temporary files of other runs."""
+        for name in names:
+            if name.startswith(TEMPORARY) and not name.startswith(self._prefix):
+                self._fs.unlink(self._checked(f"{directory}/{name}" if directory else name))
+
+    def empty_trash(self, before: str) -> int:
+        """Delete for good what was put into the trash by runs named less than ``before``; how many files."""
+        removed = 0
+        where = safe_join(self._root, TRASH)
+        present = self._fs.stat(where)
+        if present is None or present.kind != DIRECTORY:
+            return 0
+        for name, kind, *_ in self._fs.scan(where):
+            if kind == DIRECTORY and name < before:
+                removed += self._delete_tree(f"{where}/{name}")
+        return removed
+
+    def _delete_tree(self, where: str) -> int:
+        removed = 0
+        pending = [(where, False)]
+        while pending:
+            path, emptied = pending.pop()
+            if emptied:
+                self._fs.rmdir(path)
+                continue
+            pending.append((path, True))
+            for name, kind, *_ in self._fs.scan(path):
+                if kind == DIRECTORY:
+                    pending.append((f"{path}/{name}", False))
+                else:
+                    self._fs.unlink(f"{path}/{name}")
+                    removed += 1
+        return removed
+
+    def flush(self) -> None:
+        """Return when all names that were made, moved or removed are on the disk."""
+        for directory in sorted(self._unflushed):
+            where = f"{self._root}/{directory}" if directory else self._root or "/"
+            if self._fs.stat(where) is not None:
+                self._fs.sync_directory(where)
+        self._unflushed.clear()
+
+    # --- reading ---
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes of a file on disk; the caller checks that they are what it hopes for."""
+        with self._fs.open_read(self._checked(path)) as file:
+            return file.read_at(offset, length)
+
+    # --- checks ---
+
+    def _checked(self, path: str) -> str:
+        """The absolute path, if every directory on the way is one (and no link to one)."""
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            where = safe_join(self._root, *parts[:depth])
+            present = self._fs.stat(where)
+            if present is None:
+                raise VanishedError(f"The directory {printable('/'.join(parts[:depth]))} does not exist.")
+            if present.kind != DIRECTORY:
+                raise _changed("/".join(parts[:depth]))
+        return safe_join(self._root, *parts)
+
+    def _verified(self, path: str, where: str, expected: Stat | None) -> DiskEntry | None:
+        present = self._fs.stat(where)
+        if (None if present is None else present.stat) != expected:
+            raise _changed(path)
+        return present
+
+    def _temporary(self, directory: str) -> tuple[str, str]:
+        name = f"{self._prefix}{next(self._numbers)}"
+        return name, self._checked(f"{directory}/{name}" if directory else name)
+
+    def _present(self, where: str) -> DiskEntry:
+        present = self._fs.stat(where)
+        if present is None:
+            raise VanishedError(f"{printable(where)} vanished.")
+        return present
+
+    def _renamed_in(self, *paths: str) -> None:
+        self._unflushed.update(path.rpartition("/")[0] for path in paths)
+
+
+def _changed(path: str) -> ChangedMeanwhile:
+    return ChangedMeanwhile(f"{printable(path)} changed while the sync was running; it was left alone.")

@@ -1,0 +1,256 @@
+"""The catalog: which blob lies where, from segments and from the records that no segment covers yet.
+
+It is a cache of what records and pack footers say. It locates; it never proves that an object is present.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+
+from buckia.core.ids import DeviceId, ObjectId, object_id
+from buckia.core.index import Index, Segment, build_segment, merge_segments
+from buckia.core.pack import TAIL_BYTES, footer_bytes, parse_tail
+from buckia.core.record import PackRef, Snapshot, decode_record, pack_key, parse_segment_key, segment_key
+from buckia.errors import BuckiaError, IntegrityError, ObjectNotFound
+from buckia.store.journal import Linked
+from buckia.store.ledger import Ledger
+from buckia.store.transfer import Transfer
+
+log = logging.getLogger(__name__)
+
+UNCOVERED_MAX = 32
+"""So many records may lie outside segments before one is written."""
+MERGE_FACTOR = 3
+"""A new segment takes in older ones of up to this many times its own records: their number stays logarithmic."""
+_TAIL_GUESS_BYTES = 64 << 10
+
+
+class Catalog:
+    """Segments and loose records of one folder; `index` is loaded when it is first asked for."""
+
+    def __init__(self, transfer: Transfer, ledger: Ledger, prefix: str) -> None:
+        self._transfer = transfer
+        self._ledger = ledger
+        self._prefix = prefix
+        self._covered: dict[DeviceId, list[tuple[int, int]]] | None = None
+        self._segments: dict[ObjectId, Segment] = {}
+
+    @cached_property
+    def index(self) -> Index:
+        """Where every known blob lies."""
+        index = Index()
+        self._index = index
+        for name, segment in self._load_segments().items():
+            index.add_segment(name, segment)
+        for linked in self.uncovered():
+            self._add_packs(index, linked.snapshot)
+        return index
+
+    def add_record(self, linked: Linked) -> None:
+        """Take in a record that became known; costs nothing before the index is in use."""
+        if "index" in self.__dict__ and isinstance(linked.record.body, Snapshot):
+            self._add_packs(self.index, linked.record.body)
+
+    def add_pack(self, pack: ObjectId, size: int, rows: bytes) -> None:
+        """Take in a pack of this device that no record names yet."""
+        self.index.add_pack(pack, size, rows)
+
+    def pack_size(self, pack: ObjectId) -> int:
+        """The size of a pack in bytes. Raises IntegrityError if no record names it."""
+        size = self.index.pack_size(pack)
+        if size is None:
+            raise IntegrityError(f"Pack {pack.hex()[:12]} is named by no record.")
+        return size
+
+    def _add_packs(self, index: Index, body: Snapshot) -> None:
+        for ref in body.packs:
+            rows = self._rows(ref)
+            if rows:
+                index.add_pack(ref.id, ref.size, rows)
+
+    def _rows(self, ref: PackRef) -> bytes:
+        """A pack's footer rows; none of a pack that is gone: whoever needs a blob of it will miss that blob."""
+        if ref.rows is not None:
+            return ref.rows
+        try:
+            return self.footer(ref.id, ref.size)
+        except IntegrityError as error:
+            log.warning("%s", error.message)
+            return b""
+
+    def footer(self, pack: ObjectId, size: int) -> bytes:
+        """The footer rows of a pack, from memory or from the pack's end. Raises IntegrityError if the pack is gone or too short."""
+        name = f"footer:{pack.hex()}"
+        rows = self._ledger.get_value(name)
+        if rows is None:
+            rows = self.read_footer(pack, size)
+            self._ledger.set_value(name, rows)
+        return rows
+
+    def read_footer(self, pack: ObjectId, size: int) -> bytes:
+        """The footer rows of a pack from the bucket: one request, two for very many blobs."""
+        key = self._prefix + pack_key(pack)
+        try:
+            guess = min(size, _TAIL_GUESS_BYTES)
+            end = self._transfer.get(key, size - guess, guess)
+            need = footer_bytes(parse_tail(end[-TAIL_BYTES:]))
+            if need > size:
+                raise IntegrityError(f"Pack {pack.hex()[:12]} is shorter than its footer.")
+            if need > guess:
+                end = self._transfer.get(key, size - need, need)
+        except ObjectNotFound as error:
+            raise IntegrityError(f"Pack {pack.hex()[:12]} is missing in the bucket.") from error
+        return bytes(end[len(end) - need : -TAIL_BYTES])
+
+    def remember_footers(self, packs: Iterable[tuple[ObjectId, bytes]]) -> None:
+        """Keep the footers of own packs whose rows are not in the record."""
+        for pack, rows in packs:
+            self._ledger.set_value(f"footer:{pack.hex()}", rows)
+
+    # ---- segments
+
+    def _load_segments(self) -> dict[ObjectId, Segment]:
+        for name in self._ledger.segments():
+            if name not in self._segments:
+                data = self._ledger.segment(name)
+                if data is None:
+                    self._ledger.drop_segment(name)
+                    continue
+                self._segments[name] = Segment(data)
+        return self._segments
+
+    def _covers(self, device: DeviceId, seq: int) -> bool:
+        if self._covered is None:
+            self._covered = {}
+            for segment in self._load_segments().values():
+                for owner, first, last in segment.ranges:
+                    self._covered.setdefault(owner, []).append((first, last))
+        return any(first <= seq <= last for first, last in self._covered.get(device, ()))
+
+    def uncovered(self) -> list[Linked]:
+        """The known snapshot records that no segment at hand covers."""
+        return [linked for linked in self._loose() if isinstance(linked.record.body, Snapshot)]
+
+    def _loose(self) -> Iterator[Linked]:
+        """Known records outside the segments at hand; walks each device's chain back from its tip."""
+        for device, (seq, name) in self._ledger.tips().items():
+            record: ObjectId | None = name
+            number = seq
+            while record is not None and number > 0:
+                if self._covers(device, number):
+                    number -= 1
+                    previous = self._first_loose_below(device, number)
+                    if previous is None:
+                        break
+                    number, record = previous
+                    continue
+                data = self._ledger.record(record)
+                if data is None:
+                    raise IntegrityError(f"Record {number} of device {device.hex()[:8]} is not known here.")
+                linked = Linked(record, decode_record(data), data)
+                yield linked
+                record, number = linked.record.prev, number - 1
+
+    def _first_loose_below(self, device: DeviceId, seq: int) -> tuple[int, ObjectId] | None:
+        """The highest record of a device below a covered stretch that is itself not covered, with its name; usually there is none."""
+        while seq > 0 and self._covers(device, seq):
+            bounds = [(first, last) for first, last in (self._covered or {}).get(device, ()) if first <= seq <= last]
+            seq = min(first for first, _ in bounds) - 1
+        if seq <= 0:
+            return None
+        for name, data in self._ledger.records():
+            record = decode_record(data)
+            if record.device == device and record.seq == seq:
+                return seq, name
+        return None
+
+    def fetch_segments(self) -> Mapping[ObjectId, bytes]:
+        """One LIST, and the segments that are not at hand; the records that they embed, by hash.
+
+        A damaged segment is passed over, as everything in it can be had from records and packs.
+        """
+        found: dict[ObjectId, bytes] = {}
+        names = [
+            (info.key, name)
+            for info in self._transfer.list(self._prefix + "segments/")
+            if (name := parse_segment_key(info.key[len(self._prefix) :])) is not None
+        ]
+        self.listed = [name for _, name in names]
+        have = set(self._ledger.segments())
+        for key, name in names:
+            if name in have:
+                continue
+            try:
+                data = bytes(self._transfer.get(key))
+                if object_id(data) != name:
+                    raise IntegrityError(f"Segment {name.hex()[:12]} is damaged.")
+                segment = Segment(data)
+                segment.check()
+            except ObjectNotFound:
+                continue
+            except BuckiaError as error:
+                if not isinstance(error, IntegrityError) and error.exit_code != 7:
+                    raise
+                log.warning("%s It is passed over; `buckia verify` tells more.", error.message)
+                continue
+            self._ledger.add_segment(name, data)
+            self._segments[name] = segment
+            if "index" in self.__dict__:
+                self.index.add_segment(name, segment)
+            found.update((object_id(record), record) for record in segment.records())
+        self._covered = None
+        return found
+
+    def maintain(self, *, force: bool = False) -> bool:
+        """Write a segment when too many records lie outside; delete those that it covers. Whether one was written.
+
+        With ``force`` a segment is written whatever the number, as when footers did not fit into the record.
+        """
+        if not force and len(list(self._loose())) < UNCOVERED_MAX:
+            return False
+        self.fetch_segments()
+        loose = list(self._loose())
+        if not loose or (not force and len(loose) < UNCOVERED_MAX):
+            return False
+        packs: dict[ObjectId, tuple[int, bytes]] = {}
+        for linked in loose:
+            if isinstance(linked.record.body, Snapshot):
+                for ref in linked.record.body.packs:
+                    packs[ref.id] = (ref.size, self._rows(ref))
+        data = build_segment([linked.data for linked in loose], packs)
+        absorbed: list[ObjectId] = []
+        count = len(loose)
+        for name, segment in sorted(self._segments.items(), key=lambda item: len(item[1].records())):
+            size = len(segment.records())
+            if size > MERGE_FACTOR * count:
+                break
+            data = merge_segments([Segment(data), segment])
+            absorbed.append(name)
+            count += size
+        self._replace(data, absorbed, packs)
+        return True
+
+    def _replace(self, data: bytes, absorbed: list[ObjectId], packs: Iterable[ObjectId]) -> None:
+        name = object_id(data)
+        self._transfer.put(self._prefix + segment_key(name), data)
+        with self._ledger.transaction():
+            self._ledger.add_segment(name, data)
+            for pack in packs:
+                self._ledger.set_value(f"footer:{pack.hex()}", None)
+        segment = Segment(data)
+        self._segments[name] = segment
+        if "index" in self.__dict__:
+            self.index.add_segment(name, segment)
+        for old in absorbed:
+            if old == name:
+                continue
+            self._transfer.delete(self._prefix + segment_key(old))
+            self._segments.pop(old, None)
+            self._ledger.drop_segment(old)
+            if "index" in self.__dict__:
+                self.index.drop_segment(old)
+        self._covered = None
+
+

@@ -1,0 +1,149 @@
+"""Blobs out of packs: reads are grouped by pack and joined into ranges, and every blob is checked against its id."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from buckia.core.ids import BlobId, BlobType, ObjectId
+from buckia.core.index import Location
+from buckia.core.pack import BlobRow, decode_rows, parse_pack, read_blob
+from buckia.core.record import pack_key
+from buckia.errors import FormatError, IntegrityError, ObjectNotFound, RangeNotSatisfiable
+from buckia.store.catalog import Catalog
+from buckia.store.ledger import Ledger
+from buckia.store.transfer import Transfer
+
+GAP_BYTES_MAX = 256 << 10
+"""Two wanted blobs with less than this between them are read in one request."""
+RANGE_BYTES_MAX = 16 << 20
+WHOLE_PACK_BYTES_MAX = 1 << 20
+"""A pack up to this size is read whole when a node in it is wanted: its other nodes are wanted next."""
+NODE_MISSES_MAX = 2
+"""After so many single nodes from one pack it is read whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """One ranged read: the blobs of a pack that lie in it."""
+
+    pack: ObjectId
+    start: int
+    end: int
+    rows: tuple[BlobRow, ...]
+
+
+class BlobReader:
+    """Reads blobs of one folder. Thread-safe but for `node`."""
+
+    def __init__(self, transfer: Transfer, ledger: Ledger, catalog: Catalog, prefix: str) -> None:
+        self._transfer = transfer
+        self._ledger = ledger
+        self._catalog = catalog
+        self._prefix = prefix
+        self._misses: dict[ObjectId, int] = defaultdict(int)
+
+    def locate(self, blob: BlobId) -> Location:
+        """Where a blob lies. Raises IntegrityError if no record says so."""
+        location = self._catalog.index.get(blob)
+        if location is None:
+            raise IntegrityError(f"Blob {blob.hex()[:12]} is in no pack that a record names.")
+        return location
+
+    def plan(self, blobs: Iterable[BlobId]) -> list[Range]:
+        """The fewest reasonable reads that bring these blobs, each once, by pack and offset."""
+        by_pack: dict[ObjectId, dict[int, BlobRow]] = defaultdict(dict)
+        for blob in blobs:
+            location = self.locate(blob)
+            by_pack[location.pack][location.row.offset] = location.row
+        return [wanted for pack, rows in by_pack.items() for wanted in ranges(pack, rows.values())]
+
+    def fetch(self, wanted: Range) -> list[tuple[BlobId, bytes]]:
+        """Read a range and open its blobs; a damaged copy is replaced by another one where there is one.
+
+        Raises IntegrityError naming the pack if a blob cannot be had.
+        """
+        try:
+            data = self._read(wanted)
+        except (ObjectNotFound, RangeNotSatisfiable):
+            data = memoryview(b"")
+        blobs: list[tuple[BlobId, bytes]] = []
+        for row in wanted.rows:
+            start = row.offset - wanted.start
+            try:
+                blobs.append((row.id, read_blob(row, data[start : start + row.length])))
+            except (IntegrityError, FormatError):
+                blobs.append((row.id, self._other_copy(wanted.pack, row.id)))
+        return blobs
+
+    def _other_copy(self, damaged: ObjectId, blob: BlobId) -> bytes:
+        for location in self._catalog.index.locations(blob):
+            if location.pack == damaged:
+                continue
+            row = location.row
+            try:
+                payload = self._transfer.get(self._prefix + pack_key(location.pack), row.offset, row.length)
+                return read_blob(row, payload)
+            except (ObjectNotFound, RangeNotSatisfiable, IntegrityError, FormatError):
+                continue
+        raise IntegrityError(
+            f"Pack {damaged.hex()[:12]} is missing, cut short or damaged, and no other pack holds blob {blob.hex()[:12]}.",
+            hint="`buckia verify --read-data` lists what is affected.",
+        )
+
+    def node(self, kind: BlobType, node: BlobId) -> bytes:
+        """A tree node's raw bytes; nodes that came along are kept as well."""
+        location = self.locate(node)
+        size = self._catalog.pack_size(location.pack)
+        self._misses[location.pack] += 1
+        if size <= WHOLE_PACK_BYTES_MAX or self._misses[location.pack] > NODE_MISSES_MAX:
+            nodes = self._nodes_of(location.pack, size)
+            self._ledger.add_nodes((row_kind, name, raw) for name, (row_kind, raw) in nodes.items())
+            if node in nodes:
+                return nodes[node][1]
+        ((_, raw),) = self.fetch(_range(location.pack, [location.row]))
+        self._ledger.add_nodes([(kind, node, raw)])
+        return raw
+
+    def _nodes_of(self, pack: ObjectId, size: int) -> dict[BlobId, tuple[int, bytes]]:
+        """All intact nodes of a pack: a small one is read whole, of a larger one its footer and where the nodes lie."""
+        nodes: dict[BlobId, tuple[int, bytes]] = {}
+        try:
+            if size <= WHOLE_PACK_BYTES_MAX:
+                data = memoryview(self._transfer.get(self._prefix + pack_key(pack)))
+                pieces = [(0, data, [row for row in parse_pack(data) if row.kind != BlobType.CHUNK])]
+            else:
+                rows = [row for row in decode_rows(self._catalog.read_footer(pack, size)) if row.kind != BlobType.CHUNK]
+                pieces = [(piece.start, self._read(piece), list(piece.rows)) for piece in ranges(pack, rows)]
+        except (ObjectNotFound, RangeNotSatisfiable, FormatError, IntegrityError):
+            return nodes
+        for start, data, wanted in pieces:
+            for row in wanted:
+                try:
+                    nodes[row.id] = (row.kind, read_blob(row, data[row.offset - start : row.offset - start + row.length]))
+                except (IntegrityError, FormatError):
+                    continue
+        return nodes
+
+    def _read(self, piece: Range) -> memoryview:
+        return memoryview(self._transfer.get(self._prefix + pack_key(piece.pack), piece.start, piece.end - piece.start))
+
+
+def ranges(pack: ObjectId, rows: Iterable[BlobRow]) -> Iterator[Range]:
+    """Rows of one pack as reads: near ones together, none over `RANGE_BYTES_MAX` unless a single blob is."""
+    group: list[BlobRow] = []
+    for row in sorted(rows, key=lambda row: row.offset):
+        if group and (
+            row.offset - (group[-1].offset + group[-1].length) > GAP_BYTES_MAX
+            or row.offset + row.length - group[0].offset > RANGE_BYTES_MAX
+        ):
+            yield _range(pack, group)
+            group = []
+        group.append(row)
+    if group:
+        yield _range(pack, group)
+
+
+def _range(pack: ObjectId, rows: list[BlobRow]) -> Range:
+    return Range(pack, rows[0].offset, rows[-1].offset + rows[-1].length, tuple(rows))

@@ -1,0 +1,364 @@
+"""One folder of one bucket: its format, its journal, its trees and blobs. The only module that composes the key layout.
+
+Writing goes through `Repository.writer` and `Repository.publish`; the order in which objects appear is that of ``specs/ordering.md``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from buckia.core.directory import empty_tree, referenced
+from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId, blob_id
+from buckia.core.manifest import Subtree, decode_directory
+from buckia.core.merge import join, merge_trees
+from buckia.core.pack import decode_rows
+from buckia.core.record import (
+    Ack,
+    PackRef,
+    Record,
+    Snapshot,
+    check_folder,
+    decode_record,
+    encode_folder,
+    encode_record,
+    folder_key,
+    pack_key,
+)
+from buckia.errors import IntegrityError, NotFoundError, ObjectNotFound, UnsupportedFormatError
+from buckia.store.catalog import UNCOVERED_MAX, Catalog
+from buckia.store.journal import Journal, Linked, Tips
+from buckia.store.ledger import Ledger
+from buckia.store.reader import BlobReader, ranges
+from buckia.store.transfer import Transfer
+from buckia.store.writer import PackWriter, pack_refs
+
+SMALL_PACK_BYTES = 1 << 20
+SMALL_PACKS_MAX = 64
+"""With more small packs than this holding live blobs, the live ones are copied into one."""
+_NODE_BATCH = 256
+_RELIED = "outbox-relied"
+_MISSING_FOLDER_HINT = "`buckia sync DIR --to LOCATION` creates a folder; `buckia snapshots --from LOCATION` shows one."
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state of the folder: its tree, and which dots it knows."""
+
+    tree: Subtree
+    knowledge: dict[DeviceId, int]
+
+
+class Nodes:
+    """Tree nodes as one store: what was made in this run, what is known here, and what the bucket holds.
+
+    New nodes go to the writer once one is attached, and stay in memory before.
+    """
+
+    def __init__(self, reader: BlobReader, ledger: Ledger) -> None:
+        self._reader = reader
+        self._ledger = ledger
+        self._made: dict[BlobId, tuple[BlobType, bytes]] = {}
+        self._fresh: list[tuple[int, BlobId, bytes]] = []
+        self._fresh_ids: dict[BlobId, bytes] = {}
+        self._writer: PackWriter | None = None
+        self._lock = threading.Lock()
+
+    def get(self, kind: BlobType, node: BlobId) -> bytes:
+        """The raw bytes of a node. Raises IntegrityError if it cannot be had."""
+        made = self._made.get(node)
+        if made is not None:
+            return made[1]
+        fresh = self._fresh_ids.get(node)
+        if fresh is not None:
+            return fresh
+        raw = self._ledger.node(kind, node)
+        return raw if raw is not None else self._reader.node(kind, node)
+
+    def put(self, kind: BlobType, raw: bytes) -> BlobId:
+        """Keep a new node; its id."""
+        if self._writer is None:
+            node = blob_id(kind, raw)
+            self._made[node] = (kind, raw)
+            return node
+        node = self._writer.put(kind, raw)
+        self._keep(kind, node, raw)
+        return node
+
+    def _keep(self, kind: BlobType, node: BlobId, raw: bytes) -> None:
+        with self._lock:
+            if node not in self._fresh_ids:
+                self._fresh.append((kind, node, raw))
+                self._fresh_ids[node] = raw
+            full = len(self._fresh) >= _NODE_BATCH
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Move nodes of this run into the ledger."""
+        with self._lock:
+            self._ledger.add_nodes(self._fresh)
+            self._fresh.clear()
+            self._fresh_ids.clear()
+
+    def attach(self, writer: PackWriter | None) -> None:
+        """Send new nodes to this writer from now on."""
+        self._writer = writer
+
+    def write_made(self, tree: Subtree) -> None:
+        """Send the nodes of a tree that were made before a writer was attached."""
+        if self._writer is None or not self._made:
+            return
+        pending = [tree.id]
+        while pending:
+            node = pending.pop()
+            made = self._made.pop(node, None)
+            if made is not None:
+                kind, raw = made
+                self._writer.put(kind, raw)
+                self._keep(kind, node, raw)
+                decoded = decode_directory(raw)
+                pending += [branch.subtree.id for branch in decoded.branches] if decoded.level else [
+                    entry.subtree.id for entry in decoded.entries if entry.subtree is not None
+                ]
+
+
+class Repository:
+    """A folder in a bucket, below ``prefix`` where one is given. ``random_bytes`` and ``now_ns`` are the only randomness and clock."""
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        ledger: Ledger,
+        folder: str,
+        *,
+        prefix: str = "",
+        random_bytes: Callable[[int], bytes],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self.folder = folder
+        self.transfer = transfer
+        self.ledger = ledger
+        self.prefix = "".join(f"{part}/" for part in (prefix, folder, "_buckia") if part)
+        self._random = random_bytes
+        self._now_ns = now_ns
+        self.catalog = Catalog(transfer, ledger, self.prefix)
+        self.journal = Journal(transfer, ledger, self.prefix, self.catalog.fetch_segments)
+        self.reader = BlobReader(transfer, ledger, self.catalog, self.prefix)
+        self.nodes = Nodes(self.reader, ledger)
+
+    def open(self, *, create: bool = False) -> None:
+        """Check the folder object, once per ledger; with ``create`` write it where there is nothing yet.
+
+        Raises NotFoundError if there is no such folder, IntegrityError if its folder object is gone, UnsupportedFormatError for another format.
+        """
+        if self.ledger.folder_object() is not None:
+            return
+        key = self.prefix + folder_key()
+        try:
+            data = bytes(self.transfer.get(key))
+        except ObjectNotFound:
+            if self.transfer.list(self.prefix):
+                raise IntegrityError(
+                    f"Folder {self.folder or '(top)'} is damaged: its `folder` object is missing while others exist."
+                ) from None
+            if not create:
+                raise NotFoundError(
+                    f"There is no folder {self.folder or '(top)'} in {self.transfer.backend.location}.", hint=_MISSING_FOLDER_HINT
+                ) from None
+            data = encode_folder(self.folder)
+            self.transfer.put(key, data)
+        check_folder(data, self.folder)
+        self.ledger.set_folder_object(data)
+
+    # ---- reading
+
+    def refresh(self, tips: Tips | None = None) -> Tips:
+        """Learn what is new in the bucket: one LIST, and the records that are not known. The tips as far as they are linked."""
+        for linked in self.journal.link(self.journal.list_tips() if tips is None else tips):
+            self.catalog.add_record(linked)
+        return self.ledger.tips()
+
+    def current(self) -> State:
+        """The merge of all heads: what a new device would get."""
+        heads = self.journal.heads()
+        if not heads:
+            return State(empty_tree(self.nodes), {})
+        state = State(snapshot_tree(heads[0].snapshot), heads[0].record.knowledge)
+        for head in heads[1:]:
+            other = State(snapshot_tree(head.snapshot), head.record.knowledge)
+            tree = merge_trees(self.nodes, state.tree, state.knowledge, other.tree, other.knowledge)
+            state = State(tree, join(state.knowledge, other.knowledge))
+        return state
+
+    def holds(self, blob: BlobId) -> bool:
+        """Whether some record says where this blob lies."""
+        return blob in self.catalog.index
+
+    # ---- writing
+
+    def become_device(self, name: str) -> DeviceId:
+        """Take a new random identity."""
+        device = DeviceId(self._random(16))
+        self.ledger.set_device(device, name)
+        return device
+
+    def join(self, basis: Tips) -> None:
+        """Publish a first record, so that collectors know of this device before it relies on a pack."""
+        if self.ledger.own_seq() == 0:
+            self._settle(*self._compose(Ack(), basis))
+
+    def settle(self) -> bool:
+        """Finish a record that an earlier run may not have delivered. Whether there was one."""
+        data = self.ledger.outbox()
+        if data is None:
+            return False
+        self._settle(data, decode_record(data))
+        return True
+
+    def writer(self) -> PackWriter:
+        """Open packs for one commit. Packs that an interrupted run had delivered are used."""
+        self._adopt_pending()
+        writer = PackWriter(self.transfer, self.ledger, self.catalog, self.prefix, self._random)
+        self.nodes.attach(writer)
+        return writer
+
+    def _adopt_pending(self) -> None:
+        condemned = self.ledger.condemned()
+        for pack, size, rows in self.ledger.pending_packs():
+            try:
+                present = self.transfer.stat(self.prefix + pack_key(pack)).size == size
+            except ObjectNotFound:
+                present = False
+            if present and pack not in condemned:
+                self.catalog.add_pack(pack, size, rows)
+            else:
+                self.ledger.forget_packs([pack])
+
+    def publish(
+        self, writer: PackWriter, tree: Subtree, basis: Tips, on_acknowledge: Callable[[], None] | None = None
+    ) -> Linked:
+        """Commit a tree: its packs, the record, the tip; then check that no collector has condemned what it relies on.
+
+        ``basis`` names the records that the tree includes. ``on_acknowledge`` runs in the transaction in which local memory advances.
+        Raises UnsupportedFormatError if another device's records ask for what this version does not know.
+        """
+        reason = self.journal.read_only_reason()
+        if reason is not None:
+            raise UnsupportedFormatError(
+                f"This folder is read-only here: another device uses “{reason}”, which this version does not know.",
+                hint="Install a newer buckia.",
+            )
+        self.nodes.write_made(tree)
+        if len(self.catalog.uncovered()) + 1 >= UNCOVERED_MAX:
+            self._consolidate(writer, tree)
+        packs = self._finish(writer)
+        body = Snapshot(tree.id, tree.content_hash, tree.files, tree.bytes, packs)
+        linked = self._settle(*self._compose(body, basis, writer.relied), on_acknowledge)
+        self.nodes.attach(None)
+        self.catalog.maintain(force=any(ref.rows is None for ref in packs))
+        return linked
+
+    def _finish(self, writer: PackWriter) -> tuple[PackRef, ...]:
+        """Deliver the open packs; all that were logged and delivered belong to this commit."""
+        writer.finish()
+        self.nodes.flush()
+        return pack_refs(self.ledger.pending_packs())
+
+    def _compose(
+        self, body: Snapshot | Ack, basis: Tips, relied: Iterable[ObjectId] = ()
+    ) -> tuple[bytes, Record]:
+        """A finished record, durable here before anything of it is sent."""
+        own = self.ledger.device()
+        if own is None:
+            raise IntegrityError("This state has no device identity.")
+        device, name = own
+        before = self.ledger.tips().get(device)
+        record = Record(
+            device=device,
+            seq=1 if before is None else before[0] + 1,
+            prev=None if before is None else before[1],
+            features=(),
+            vector=tuple((other, *basis[other]) for other in sorted(basis) if other != device),
+            time_ns=self._now_ns(),
+            name=name,
+            body=body,
+        )
+        data = encode_record(record)
+        with self.ledger.transaction():
+            self.ledger.set_value(_RELIED, b"".join(relied))
+            self.ledger.set_outbox(data)
+        return data, record
+
+    def _settle(self, data: bytes, record: Record, on_acknowledge: Callable[[], None] | None = None) -> Linked:
+        """Send a finished record, rescue what was condemned meanwhile, and acknowledge it."""
+        self.journal.publish(data, record)
+        relied = _split(self.ledger.get_value(_RELIED) or b"")
+        self.refresh()
+        endangered = relied & self.ledger.condemned()
+        if endangered and isinstance(record.body, Snapshot):
+            return self._rescue(data, record, endangered, on_acknowledge)
+        return self._acknowledge(data, record, on_acknowledge)
+
+    def _acknowledge(self, data: bytes, record: Record, on_acknowledge: Callable[[], None] | None) -> Linked:
+        with self.ledger.transaction():
+            linked = self.journal.acknowledge(data, record)
+            if isinstance(record.body, Snapshot):
+                mine = {ref.id: ref for ref in record.body.packs}
+                for pack, size, rows in self.ledger.pending_packs():
+                    if pack in mine:
+                        self.catalog.add_pack(pack, size, rows)
+                        if mine[pack].rows is None:
+                            self.catalog.remember_footers([(pack, rows)])
+                self.ledger.forget_packs(mine)
+            if on_acknowledge is not None:
+                on_acknowledge()
+        return linked
+
+    def _rescue(
+        self, data: bytes, record: Record, endangered: set[ObjectId], on_acknowledge: Callable[[], None] | None
+    ) -> Linked:
+        """Copy what the snapshot needs out of condemned packs and publish an addendum; only that one is acknowledged to the caller."""
+        body = record.body
+        if not isinstance(body, Snapshot):
+            raise IntegrityError("Only snapshots rely on packs.")
+        basis = {device: (seq, name) for device, seq, name in record.vector}
+        self._acknowledge(data, record, None)
+        writer = self.writer()
+        for pack in sorted(endangered):
+            writer.copy(self._blobs_of(pack))
+        packs = self._finish(writer)
+        addendum = Snapshot(body.state_root, body.content_root, body.files, body.bytes, packs)
+        return self._settle(*self._compose(addendum, basis, writer.relied), on_acknowledge)
+
+    def _blobs_of(self, pack: ObjectId) -> Iterator[tuple[BlobType, BlobId, bytes]]:
+        rows = decode_rows(self.catalog.read_footer(pack, self.catalog.pack_size(pack)))
+        kinds = {row.id: BlobType(row.kind) for row in rows}
+        for wanted in ranges(pack, rows):
+            for blob, raw in self.reader.fetch(wanted):
+                yield kinds[blob], blob, raw
+
+    def _consolidate(self, writer: PackWriter, tree: Subtree) -> None:
+        """Copy the live blobs of many small packs into the packs of this commit."""
+        index = self.catalog.index
+        small: dict[ObjectId, list[tuple[BlobType, BlobId]]] = {}
+        for kind, blob in referenced(self.nodes, tree.id, set()):
+            location = index.get(blob)
+            if location is not None and self.catalog.pack_size(location.pack) < SMALL_PACK_BYTES:
+                small.setdefault(location.pack, []).append((kind, blob))
+        if len(small) <= SMALL_PACKS_MAX:
+            return
+        kinds = {blob: kind for blobs in small.values() for kind, blob in blobs}
+        for wanted in self.reader.plan(kinds):
+            writer.copy((kinds[blob], blob, raw) for blob, raw in self.reader.fetch(wanted))
+
+
+def snapshot_tree(snapshot: Snapshot) -> Subtree:
+    """The tree that a snapshot records."""
+    return Subtree(BlobId(snapshot.state_root), snapshot.content_root, snapshot.files, snapshot.bytes)
+
+
+def _split(data: bytes) -> set[ObjectId]:
+    return {ObjectId(data[start : start + 32]) for start in range(0, len(data), 32)}
+

@@ -1,0 +1,347 @@
+"""The engine that moves objects: the only place with retries, threads and waiting.
+
+A verb is tried ``1 + retries`` times, and again only after `Transient`: a put whose answer was lost is simply
+repeated, as no key is ever written with other bytes. Between attempts it waits a random part of 0.5, 1, 2 .. 60
+seconds, or as long as the provider asked for.
+
+Work in the background runs on up to ``workers`` threads, which start when there is work; with ``workers=0`` everything
+happens in the caller's thread, in order. One budget bounds the bytes in flight: whoever submits beyond it waits. The
+first error wins: it drops what is queued and is raised by the next submission or by `Transfer.drain`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from buckia.errors import CancelledError, Transient, UsageError
+from buckia.sync.base import BaseSync, Buffer, ObjectInfo
+
+BACKOFF_MIN = 0.5
+BACKOFF_MAX = 60.0
+RETRY_AFTER_MAX = 300.0
+"""Seconds; a provider that asks for more has failed."""
+
+_POLL = 0.1
+"""Seconds between looks at ``cancelled`` while waiting."""
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never goes back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Returns after that many seconds."""
+
+
+class _Abandoned(Exception):
+    """Nobody waits for this work any more."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One piece of work for a thread; ``alone`` ones report to who submitted them, the others' errors end the whole
+    batch.
+    """
+
+    call: Callable[[Callable[[], None]], Any]
+    size: int
+    alone: bool
+    done: bool = False
+    abandoned: bool = False
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Transfer:
+    """Requests to one bucket, with retries, in the foreground or on threads.
+
+    ``random`` returns numbers in [0, 1). ``cancelled`` is asked before every attempt and while waiting: when it
+    returns true the work ends with `CancelledError` (it may also raise one itself). Any thread may call; close it, or
+    use it as a context manager.
+    """
+
+    budget_bytes = 64 << 20
+    """Bytes in flight beyond which a submission waits; a single larger item passes alone."""
+
+    def __init__(
+        self,
+        backend: BaseSync,
+        *,
+        workers: int,
+        retries: int,
+        clock: Clock,
+        random: Callable[[], float],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self.backend = backend
+        self._workers = workers
+        self._retries = retries
+        self._clock = clock
+        self._random = random
+        self._cancelled = cancelled
+        self._limits = {
+            verb: threading.BoundedSemaphore(most)
+            for verb, most in backend.capabilities.concurrency.items()
+            if most < workers
+        }
+        self._changed = threading.Condition()
+        self._queue: deque[_Job] = deque()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._unfinished = 0
+        self._bytes = 0
+        self._error: BaseException | None = None
+        self._closed = False
+
+    # In the foreground.
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """`BaseSync.get` with retries."""
+        return self._attempts("get", partial(self.backend.get, key, offset=offset, length=length), self._check)
+
+    def put(self, key: str, data: Buffer) -> ObjectInfo:
+        """`BaseSync.put` with retries."""
+        return self._attempts("put", partial(self.backend.put, key, data), self._check)
+
+    def stat(self, key: str) -> ObjectInfo:
+        """`BaseSync.stat` with retries."""
+        return self._attempts("stat", partial(self.backend.stat, key), self._check)
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """`BaseSync.list`, complete and by the order of the keys, with retries from the start."""
+        found = self._attempts("list", lambda: [*self.backend.list(prefix)], self._check)
+        return sorted(found, key=lambda info: info.key)
+
+    def delete(self, key: str) -> None:
+        """`BaseSync.delete` with retries."""
+        self._attempts("delete", partial(self.backend.delete, key), self._check)
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """`BaseSync.delete_many` with retries of each batch, batches side by side."""
+        size = self.backend.capabilities.batch_delete or 1
+        pending = [*keys]
+        parts = (pending[start : start + size] for start in range(0, len(pending), size))
+        for _ in self._ordered((0, "delete", partial(self.backend.delete_many, part)) for part in parts):
+            self._check()
+
+    def map_get(self, requests: Iterable[tuple[str, int, int | None]]) -> Iterator[bytes]:
+        """The bytes of each (key, offset, length), in order, read ahead within the budget.
+
+        A length of ``None`` (to the end) is for small objects, as it is not counted.
+
+        An error is raised in its place. Several of these may be open at a time: each holds at least one request in
+        flight.
+        """
+        return self._ordered(
+            (length or 0, "get", partial(self.backend.get, key, offset=offset, length=length))
+            for key, offset, length in requests
+        )
+
+    # In the background.
+
+    def submit_put(self, key: str, data: Buffer, on_done: Callable[[], None] | None = None) -> None:
+        """Begins a put; ``data`` must not change until ``on_done``, which runs in a worker's thread and must not
+        submit.
+        """
+        arrived = None if on_done is None else lambda _: on_done()
+        self._submit("put", partial(self.backend.put, key, data), memoryview(data).nbytes, arrived)
+
+    def submit_get(self, key: str, offset: int, length: int, on_done: Callable[[bytes], None]) -> None:
+        """Begins a get; ``on_done`` runs in a worker's thread and must not submit."""
+        self._submit("get", partial(self.backend.get, key, offset=offset, length=length), length, on_done)
+
+    def drain(self) -> None:
+        """Waits until all submitted work has ended, then raises its first error, once."""
+        with self._changed:
+            while self._unfinished:
+                self._wait()
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """Drops what is queued and lets the threads end; what is in flight is not waited for."""
+        with self._changed:
+            self._closed = True
+            self._drop_queued()
+            self._changed.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Retries.
+
+    def _attempts(self, verb: str, call: Callable[[], T], check: Callable[[], None]) -> T:
+        attempt = 0
+        while True:
+            check()
+            try:
+                with self._limits.get(verb, nullcontext()):
+                    return call()
+            except Transient as error:
+                if attempt == self._retries or (error.retry_after or 0) > RETRY_AFTER_MAX:
+                    raise
+                backoff = self._random() * min(BACKOFF_MAX, BACKOFF_MIN * 2**attempt)
+                delay = max(backoff, error.retry_after or 0)
+            attempt += 1
+            self._pause(delay, check)
+            self.backend.count_retry()
+
+    def _pause(self, seconds: float, check: Callable[[], None]) -> None:
+        end = self._clock.monotonic() + seconds
+        while (left := end - self._clock.monotonic()) > 0:
+            check()
+            self._clock.sleep(min(left, _POLL))
+
+    def _check(self) -> None:
+        if self._cancelled():
+            raise CancelledError
+
+    # Threads. `_changed` guards every attribute below it in `__init__`.
+
+    def _submit(self, verb: str, call: Callable[[], T], size: int, on_done: Callable[[T], None] | None) -> None:
+        def work(check: Callable[[], None]) -> None:
+            result = self._attempts(verb, call, check)
+            if on_done is not None:
+                on_done(result)
+
+        if not self._workers:
+            work(self._check)
+            return
+        self._check()
+        with self._changed:
+            while self._error is None and not (self._has_room(size) and len(self._queue) < 2 * self._workers):
+                self._wait()
+            if self._error is not None:
+                # Kept for `drain`, which also waits for what is still in flight.
+                raise self._error
+            self._enqueue(_Job(work, size, alone=False))
+            self._unfinished += 1
+
+    def _ordered(self, calls: Iterable[tuple[int, str, Callable[[], T]]]) -> Iterator[T]:
+        """Results of (bytes, verb, call), in order; at least one is in flight whatever the budget, so nested ones
+        cannot block each other.
+        """
+        if not self._workers:
+            for _, verb, call in calls:
+                yield self._attempts(verb, call, self._check)
+            return
+        ahead: deque[_Job] = deque()
+        try:
+            for size, verb, call in calls:
+                while ahead and not (len(ahead) < 2 * self._workers and self._has_room(size)):
+                    yield self._take(ahead)
+                job = _Job(partial(self._attempts, verb, call), size, alone=True)
+                with self._changed:
+                    self._enqueue(job)
+                ahead.append(job)
+            while ahead:
+                yield self._take(ahead)
+        finally:
+            with self._changed:
+                for job in ahead:
+                    job.abandoned = True
+                    if job.done:
+                        self._bytes -= job.size
+                self._queue = deque(job for job in self._queue if not self._dropped(job, job.abandoned))
+                self._changed.notify_all()
+
+    def _take(self, ahead: deque[_Job]) -> Any:
+        job = ahead[0]
+        with self._changed:
+            while not job.done:
+                self._wait()
+            ahead.popleft()
+            self._bytes -= job.size
+            self._changed.notify_all()
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def _has_room(self, size: int) -> bool:
+        return not self._bytes or self._bytes + size <= self.budget_bytes
+
+    def _wait(self) -> None:
+        """Waits for a change, inside `_changed`; a cancellation is noticed even when no request comes back."""
+        self._changed.wait(_POLL)
+        try:
+            self._check()
+        except BaseException:
+            self._drop_queued()
+            raise
+
+    def _enqueue(self, job: _Job) -> None:
+        if self._closed:
+            raise UsageError("This transfer is closed.")
+        self._bytes += job.size
+        self._queue.append(job)
+        if self._idle < len(self._queue) and len(self._threads) < self._workers:
+            # Daemons: a process that was told to stop does not wait for a slow request.
+            thread = threading.Thread(target=self._work, name="buckia-transfer", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                while not self._queue and not self._closed:
+                    self._changed.wait()
+                self._idle -= 1
+                if not self._queue:
+                    return
+                job = self._queue.popleft()
+            self._run(job)
+            del job  # and the bytes that it holds, before waiting for more
+
+    def _run(self, job: _Job) -> None:
+        def check() -> None:
+            if job.abandoned or (self._error is not None and not job.alone):
+                raise _Abandoned
+            self._check()
+
+        try:
+            job.result = job.call(check)
+        except BaseException as error:  # handed to whoever waits
+            job.error = error
+        with self._changed:
+            job.done = True
+            if job.alone:
+                if job.abandoned:
+                    self._bytes -= job.size
+            else:
+                self._bytes -= job.size
+                self._unfinished -= 1
+                if job.error is not None and self._error is None:
+                    self._error = job.error
+                    self._drop_queued()
+            self._changed.notify_all()
+
+    def _drop_queued(self) -> None:
+        self._queue = deque(job for job in self._queue if not self._dropped(job, not job.alone))
+
+    def _dropped(self, job: _Job, drop: bool) -> bool:
+        if drop:
+            self._bytes -= job.size
+            self._unfinished -= not job.alone
+        return drop

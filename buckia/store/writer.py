@@ -1,0 +1,192 @@
+"""Blobs into packs: what one commit adds.
+
+Any number of threads call `PackWriter.put`; known blobs stop there, new ones are compressed and appended to an open pack, full packs are
+logged and handed to the transfer, which makes callers wait while too much is in flight.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from buckia.core.codec import Compressor
+from buckia.core.ids import PUBLIC_ID_KEYS, BlobId, BlobType, Buffer, ObjectId, blob_id
+from buckia.core.pack import BLOBS_MAX, PackBuilder
+from buckia.core.record import PackRef, pack_key
+from buckia.store.catalog import Catalog
+from buckia.store.ledger import Ledger
+from buckia.store.transfer import Transfer
+
+PACK_BYTES_TARGET = 16 << 20
+ONE_PACK_BYTES_MAX = 4 << 20
+"""A commit of less than this keeps nodes and chunks in one pack."""
+NODE_BYTES_MAX = 8 << 20
+"""Nodes wait in memory for the end of the commit up to this size."""
+INLINE_ROWS_BYTES_MAX = 1 << 20
+_POOL_MAX = 3
+
+
+class PackWriter:
+    """The open packs of one commit. ``finish`` delivers them."""
+
+    def __init__(
+        self, transfer: Transfer, ledger: Ledger, catalog: Catalog, prefix: str, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self._transfer = transfer
+        self._ledger = ledger
+        self._catalog = catalog
+        self._prefix = prefix
+        self._random = random_bytes
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._condemned = ledger.condemned()
+        self._new: set[BlobId] = set()
+        self._chunks: _OpenPack | None = None
+        self._nodes: list[_Blob] = []
+        self._nodes_bytes = 0
+        self._sent = 0
+        self._free: list[bytearray] = []
+        self.relied: set[ObjectId] = set()
+        """Older packs that this commit needs because it did not store a blob again."""
+        self.chunk_bytes = 0
+        """Raw bytes of chunks that were new."""
+
+    def get(self, kind: BlobType, id: BlobId) -> bytes:
+        """Nothing is read back from here: a writer is a node store for those that only write."""
+        raise LookupError(id.hex())
+
+    def put(self, kind: BlobType, raw: Buffer) -> BlobId:
+        """Store a blob unless it is known; its id. Thread-safe."""
+        name = blob_id(kind, raw, PUBLIC_ID_KEYS)
+        if not self._known(name):
+            codec, payload = self._compressor().compress(raw)
+            self._append(kind, codec, name, len(raw), payload)
+        return name
+
+    def _known(self, name: BlobId) -> bool:
+        if name in self._new:
+            return True
+        location = self._catalog.index.get(name)
+        if location is None:
+            return False
+        if location.pack in self._condemned:
+            others = [other for other in self._catalog.index.locations(name) if other.pack not in self._condemned]
+            if not others:
+                return False
+            location = others[0]
+        self.relied.add(location.pack)
+        return True
+
+    def _compressor(self) -> Compressor:
+        compressor: Compressor | None = getattr(self._local, "compressor", None)
+        if compressor is None:
+            compressor = self._local.compressor = Compressor()
+        return compressor
+
+    def _append(self, kind: BlobType, codec: int, name: BlobId, raw_length: int, payload: Buffer) -> None:
+        full: list[_OpenPack] = []
+        with self._lock:
+            if name in self._new:
+                return
+            self._new.add(name)
+            blob = _Blob(kind, codec, name, raw_length, payload)
+            if kind == BlobType.CHUNK:
+                self.chunk_bytes += raw_length
+                if self._chunks is not None and self._chunks.is_full(len(payload)):
+                    full.append(self._chunks)
+                    self._chunks = None
+                if self._chunks is None:
+                    self._chunks = self._open_pack()
+                self._chunks.add(blob)
+            else:
+                self._nodes.append(blob)
+                self._nodes_bytes += len(payload)
+                if self._nodes_bytes > NODE_BYTES_MAX or len(self._nodes) == BLOBS_MAX:
+                    full.append(self._node_pack())
+        for pack in full:
+            self._send(pack)
+
+    def _open_pack(self) -> _OpenPack:
+        buffer = self._free.pop() if self._free else bytearray(PACK_BYTES_TARGET + (1 << 20))
+        return _OpenPack(PackBuilder(self._random(32), buffer), buffer)
+
+    def _node_pack(self) -> _OpenPack:
+        pack = self._open_pack()
+        for blob in self._nodes:
+            pack.add(blob)
+        self._nodes = []
+        self._nodes_bytes = 0
+        return pack
+
+    def _send(self, pack: _OpenPack) -> None:
+        """Log and upload a pack; its memory is used again once it arrived."""
+        sealed = pack.builder.finish()
+        self._ledger.log_pack(sealed.id, len(sealed.data), sealed.rows)
+
+        def recycle() -> None:
+            sealed.data.release()
+            with self._lock:
+                if len(self._free) < _POOL_MAX:
+                    self._free.append(pack.buffer)
+
+        self._sent += 1
+        self._transfer.submit_put(self._prefix + pack_key(sealed.id), sealed.data, recycle)
+
+    def copy(self, blobs: Iterable[tuple[BlobType, BlobId, bytes]]) -> None:
+        """Store blobs although they are known: rescue from a condemned pack, consolidation of small ones."""
+        for kind, name, raw in blobs:
+            codec, payload = self._compressor().compress(raw)
+            self._append(kind, codec, name, len(raw), payload)
+
+    def finish(self) -> None:
+        """Seal what is open and wait until every pack has arrived and is in the ledger's log of pending packs."""
+        with self._lock:
+            chunks, self._chunks = self._chunks, None
+            together = chunks is not None and not self._sent and chunks.builder.size + self._nodes_bytes < ONE_PACK_BYTES_MAX and chunks.builder.count + len(self._nodes) <= BLOBS_MAX
+            if chunks is not None and together:
+                for blob in self._nodes:
+                    chunks.add(blob)
+                self._nodes = []
+            packs = [pack for pack in (chunks, self._node_pack() if self._nodes else None) if pack is not None]
+        for pack in packs:
+            self._send(pack)
+        self._transfer.drain()
+
+
+@dataclass(slots=True)
+class _Blob:
+    """A compressed blob on its way into a pack."""
+
+    kind: BlobType
+    codec: int
+    name: BlobId
+    raw_length: int
+    payload: Buffer
+
+
+@dataclass(slots=True)
+class _OpenPack:
+    """A pack that is being filled, and the memory that it lies in."""
+
+    builder: PackBuilder
+    buffer: bytearray
+
+    def is_full(self, more: int) -> bool:
+        """Whether a payload of ``more`` bytes belongs into the next pack."""
+        return self.builder.count == BLOBS_MAX or self.builder.size + more > PACK_BYTES_TARGET
+
+    def add(self, blob: _Blob) -> None:
+        """Append a blob."""
+        self.builder.add(blob.kind, blob.codec, blob.name, blob.raw_length, blob.payload)
+
+
+def pack_refs(packs: Iterable[tuple[ObjectId, int, bytes]]) -> tuple[PackRef, ...]:
+    """What a record says of packs: their footers as long as they fit, else only their names."""
+    refs: list[PackRef] = []
+    room = INLINE_ROWS_BYTES_MAX
+    for pack, size, rows in packs:
+        inline = len(rows) <= room
+        room -= len(rows) if inline else 0
+        refs.append(PackRef(pack, size, rows if inline else None))
+    return tuple(refs)

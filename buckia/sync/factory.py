@@ -1,0 +1,114 @@
+"""Providers by name: the ones of this package, those of other packages, and those that a program registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from buckia.errors import UsageError
+from buckia.sync.base import BaseSync
+
+ENTRY_POINTS = "buckia.backends"
+"""Group in which other packages announce a function from `BackendConfig` to `BaseSync`, by provider."""
+
+_PLANNED = ("b2", "bunny", "linode")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """All that an adapter may need. Credentials never appear in a repr."""
+
+    provider: str
+    bucket_name: str
+    region: str | None = None
+    endpoint: str | None = None
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    max_workers: int = 16
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What only this provider knows, by name; unknown names are refused."""
+
+
+Make = Callable[[BackendConfig], BaseSync]
+
+_memory_buckets: dict[str, BaseSync] = {}
+"""Buckets in memory live as long as the process: all that name one share it."""
+
+
+def _local(config: BackendConfig) -> BaseSync:
+    from buckia.sync.local import LocalSync
+
+    return LocalSync(Path(config.bucket_name), **_settings(config, {"durable"}))
+
+
+def _memory(config: BackendConfig) -> BaseSync:
+    from buckia.sync.memory import MemorySync
+
+    _settings(config, set())
+    known = _memory_buckets.get(config.bucket_name)
+    if known is None:
+        known = _memory_buckets[config.bucket_name] = MemorySync(config.bucket_name)
+    return known
+
+
+def _s3(config: BackendConfig) -> BaseSync:
+    from buckia.sync.s3 import S3Options, S3Sync
+
+    names = {option.name for option in fields(S3Options)} - {"max_workers"}
+    return S3Sync(
+        config.bucket_name,
+        region=config.region,
+        endpoint=config.endpoint,
+        credentials=config.credentials,
+        options=S3Options(max_workers=config.max_workers, **_settings(config, names)),
+    )
+
+
+_registered: dict[str, Make] = {"local": _local, "memory": _memory, "s3": _s3}
+
+
+def register(provider: str, make: Make) -> None:
+    """Makes a provider known in this process. Names of this package cannot be taken."""
+    if provider in ("local", "memory", "s3", *_PLANNED):
+        raise UsageError(f"The provider {provider} is buckia's own.")
+    _registered[provider] = make
+
+
+def known_providers() -> list[str]:
+    """Names that `create_sync_backend` takes, sorted."""
+    return sorted({*_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))} - {*_PLANNED})
+
+
+def create_sync_backend(config: BackendConfig) -> BaseSync:
+    """The adapter of ``config.provider``; the bucket is not asked yet.
+
+    Raises `UsageError` for an unknown provider or setting, `MissingExtraError` where a package is missing.
+    """
+    provider = config.provider
+    if provider in _PLANNED:
+        raise UsageError(
+            f"The provider {provider} is not available yet in this version.",
+            hint=f"Available: {', '.join(known_providers())}.",
+        )
+    make = _registered.get(provider) or _announced(provider)
+    if make is None:
+        raise UsageError(f"There is no provider {provider!r}.", hint=f"Available: {', '.join(known_providers())}.")
+    if not config.bucket_name:
+        raise UsageError("A bucket needs a name.")
+    return make(config)
+
+
+def _announced(provider: str) -> Make | None:
+    for point in entry_points(group=ENTRY_POINTS, name=provider):
+        make: Make = point.load()
+        return make
+    return None
+
+
+def _settings(config: BackendConfig, known: set[str]) -> dict[str, Any]:
+    unknown = sorted(config.settings.keys() - known)
+    if unknown:
+        raise UsageError(f"The provider {config.provider} has no setting {', '.join(unknown)}.")
+    return dict(config.settings)

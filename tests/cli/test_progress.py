@@ -1,0 +1,69 @@
+"""Progress: nothing without a terminal, nothing in the first second, then one line that shows what happens."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from buckia.cli.output import width
+from buckia.cli.progress import ProgressDisplay, shortened
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def drive(display: ProgressDisplay, clock: Clock) -> None:
+    with display:
+        display(0, 100, "uploading", "a")
+        clock.now = 0.9
+        display(10, 100, "uploading", "a")
+        clock.now = 1.1
+        display(50, 100, "uploading", "clips/kit\x1bchen.mp4")
+        display(50, 0, "verifying", "b")
+        display.pause()
+        display(100, 100, "downloading", "c[bold]")
+
+
+def test_a_terminal_sees_it_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, clock = Terminal(), Clock()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    display = ProgressDisplay(enabled=True, clock=clock)
+    with display:
+        clock.now = 0.9
+        display(10, 100, "uploading", "a")
+    assert terminal.getvalue() == ""
+    clock.now = 0.0
+    drive(ProgressDisplay(enabled=True, clock=clock), clock)
+    shown = terminal.getvalue()
+    assert "Downloading" in shown
+    assert "c[bold]" in shown
+    assert "\x1bchen" not in shown
+
+
+@pytest.mark.parametrize(("stream", "enabled"), [(io.StringIO, True), (Terminal, False)])
+def test_nobody_else_does(monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], enabled: bool) -> None:
+    output, clock = stream(), Clock()
+    monkeypatch.setattr(sys, "stderr", output)
+    drive(ProgressDisplay(enabled=enabled, clock=clock), clock)
+    assert output.getvalue() == ""
+
+
+@pytest.mark.parametrize("path", ["a/b.jpg", "x" * 100, "猫" * 50, "a" * 39 + "猫", ""])
+def test_paths_are_cut_in_front_and_fit(path: str) -> None:
+    shown = shortened(path, 40)
+    assert width(shown) <= 40
+    assert path.endswith(shown.removeprefix("..."))
+    assert width(path) > 40 or shown == path

@@ -1,0 +1,117 @@
+"""Providers by name: what is there, what is not, and what is missing is said plainly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from buckia.errors import UsageError
+from buckia.sync import factory
+from buckia.sync.factory import BackendConfig, create_sync_backend, known_providers, register
+from buckia.sync.local import LocalSync
+from buckia.sync.memory import MemorySync
+from buckia.sync.s3 import S3Sync
+
+
+def test_our_providers(tmp_path: Path) -> None:
+    local = create_sync_backend(BackendConfig("local", str(tmp_path), settings={"durable": False}))
+    assert isinstance(local, LocalSync)
+    assert local.location == str(tmp_path)
+    assert isinstance(create_sync_backend(BackendConfig("memory", "m")), MemorySync)
+    s3 = create_sync_backend(
+        BackendConfig("s3", "bucket", endpoint="example.org", settings={"addressing": "virtual", "read_timeout": 5})
+    )
+    assert isinstance(s3, S3Sync)
+    assert s3.location == "s3://bucket?endpoint=https://example.org"
+
+
+def test_an_unknown_provider_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="no provider 'ftp'") as caught:
+        create_sync_backend(BackendConfig("ftp", "b"))
+    for provider in ("local", "memory", "s3"):
+        assert provider in (caught.value.hint or "")
+    assert "linode" not in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("provider", ["linode", "b2", "bunny"])
+def test_providers_to_come_say_so(provider: str) -> None:
+    with pytest.raises(UsageError, match=f"{provider} is not available yet in this version"):
+        create_sync_backend(BackendConfig(provider, "b"))
+
+
+@pytest.mark.parametrize("provider", ["local", "memory", "s3"])
+def test_an_unknown_setting_is_refused(provider: str) -> None:
+    with pytest.raises(UsageError, match=f"provider {provider} has no setting adressing"):
+        create_sync_backend(BackendConfig(provider, "b", settings={"adressing": "path"}))
+
+
+def test_a_bucket_needs_a_name() -> None:
+    with pytest.raises(UsageError, match="name"):
+        create_sync_backend(BackendConfig("local", ""))
+
+
+def test_credentials_are_in_no_repr() -> None:
+    config = BackendConfig("s3", "b", credentials={"access_key_id": "AKIDTEXT", "secret_access_key": "SECRETTEXT"})
+    shown = repr(config) + repr(create_sync_backend(config))
+    assert "SECRETTEXT" not in shown
+    assert "AKIDTEXT" not in shown
+
+
+def test_a_program_registers_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factory, "_registered", dict(factory._registered))
+    register("own", lambda config: MemorySync(config.bucket_name))
+    assert "own" in known_providers()
+    assert create_sync_backend(BackendConfig("own", "x")).location == "memory:x"
+    for name in ("local", "bunny"):
+        with pytest.raises(UsageError):
+            register(name, lambda config: MemorySync())
+
+
+def _third_party(config: BackendConfig) -> MemorySync:
+    return MemorySync(f"third-{config.bucket_name}")
+
+
+def test_packages_announce_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("third", f"{__name__}:_third_party", factory.ENTRY_POINTS)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: _third_party)
+    monkeypatch.setattr(factory, "entry_points", lambda group, name="third": [point] if name == "third" else [])
+    assert "third" in known_providers()
+    assert create_sync_backend(BackendConfig("third", "x")).location == "memory:third-x"
+
+
+def _run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_missing_extra_names_the_command() -> None:
+    code = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("boto3", "botocore"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocker())
+from buckia.errors import MissingExtraError
+from buckia.sync.factory import BackendConfig, create_sync_backend
+try:
+    create_sync_backend(BackendConfig("s3", "bucket"))
+except MissingExtraError as error:
+    print(error.exit_code, error.message, error.hint)
+"""
+    assert _run(code).strip() == '2 S3 needs the package boto3. pip install "buckia[s3]"'
+
+
+def test_nothing_of_a_provider_is_imported_before_it_is_used() -> None:
+    code = """
+import sys
+from buckia.sync.factory import BackendConfig, create_sync_backend
+create_sync_backend(BackendConfig("local", "."))
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"boto3", "botocore", "requests", "b2sdk", "urllib3"}))
+create_sync_backend(BackendConfig("s3", "bucket"))
+print("botocore.session" in sys.modules)
+"""
+    assert _run(code).split("\n")[:2] == ["[]", "False"]

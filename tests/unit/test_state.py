@@ -1,0 +1,402 @@
+"""The state keeps what it promises to keep, knows when it was copied, and gives way to nobody while it is held."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buckia.core.ids import BlobId, DeviceId, Dot, ObjectId, object_id
+from buckia.core.manifest import FileContent, Kind
+from buckia.core.record import Ack, Record, encode_record
+from buckia.errors import BusyError, FormatError, LocalError
+from buckia.local.connection import Connection, DamagedError
+from buckia.local.rows import Row, decode_rows, encode_rows
+from buckia.local.state import State, machine_id, state_directory
+
+A = DeviceId(b"a" * 16)
+B = DeviceId(b"b" * 16)
+STAT = (0o644, 5, 123, 456, 789)
+
+
+def ident(number: int) -> ObjectId:
+    return ObjectId(number.to_bytes(32))
+
+
+def row(name: str = "file", **changes: object) -> Row:
+    fields: dict[str, object] = {
+        "name": name,
+        "entry_name": os.fsencode(name),
+        "kind": Kind.FILE,
+        "dots": (Dot(A, 1),),
+        "content": FileContent(0, BlobId(b"c" * 32)),
+        "mode": 0o644,
+        "size": 5,
+        "mtime_ns": 123,
+        "stat": STAT,
+    }
+    return Row(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["memory", "file"])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
+    directory = None if request.param == "memory" else str(tmp_path / "state")
+    with State.open(directory, machine="m") as opened:
+        yield opened
+
+
+# --- rows ---
+
+CONTENTS = st.one_of(
+    st.none(),
+    st.binary(min_size=1, max_size=20),
+    st.builds(FileContent, st.integers(0, 3), st.binary(min_size=32, max_size=32)),
+)
+ROWS = st.builds(
+    Row,
+    name=st.binary(min_size=1, max_size=20).map(os.fsdecode),
+    entry_name=st.binary(min_size=1, max_size=20),
+    kind=st.sampled_from(list(Kind)),
+    dots=st.lists(st.builds(Dot, st.sampled_from([A, B]), st.integers(1, 10**10 - 1)), max_size=3).map(tuple),
+    content=CONTENTS,
+    mode=st.integers(0, 0o7777),
+    size=st.integers(0, 2**53),
+    mtime_ns=st.integers(-(2**63), 2**63 - 1),
+    stat=st.none() | st.tuples(*[st.integers(-(2**63), 2**64 - 1)] * 5),
+    hidden=st.booleans(),
+)
+
+
+@given(st.lists(ROWS, max_size=5))
+def test_rows_come_back_as_they_were(rows: list[Row]) -> None:
+    assert decode_rows(encode_rows(rows)) == rows
+
+
+@given(st.binary(max_size=40))
+def test_damaged_rows_are_told(data: bytes) -> None:
+    try:
+        decode_rows(data)
+    except FormatError:
+        return
+    assert data[:1] == b"\x93"
+
+
+# --- directories ---
+
+
+def test_staged_rows_become_current_in_one_step(state: State) -> None:
+    state.stage(b"", [row("a")], b"f" * 32)
+    state.stage(b"d", [row("b")], b"g" * 32)
+    assert state.directory(b"") == (None, {})
+    assert state.directory(b"", staged=True) == (b"f" * 32, {"a": row("a")})
+    assert state.fingerprints() == {}
+    state.promote()
+    assert state.directory(b"d") == (b"g" * 32, {"b": row("b")})
+    assert state.fingerprints() == {b"": b"f" * 32, b"d": b"g" * 32}
+    assert state.directory(b"other") == (None, {})
+
+
+def test_staged_rows_can_be_discarded(state: State) -> None:
+    state.stage(b"", [row("a")], None)
+    state.promote()
+    state.stage(b"", [row("b")], None)
+    state.drop_directory(b"")
+    state.stage(b"x", [], None)
+    assert state.directory(b"", staged=True) == (None, {})
+    state.discard_staged()
+    state.promote()
+    assert list(state.directory(b"")[1]) == ["a"]
+    assert list(state.fingerprints()) == [b""]
+
+
+def test_a_dropped_directory_goes_with_the_next_promotion(state: State) -> None:
+    state.stage(b"d", [row()], None)
+    state.promote()
+    state.drop_directory(b"d")
+    assert state.directory(b"d")[1]
+    state.promote()
+    assert state.fingerprints() == {}
+
+
+def test_a_fingerprint_is_kept_only_where_every_file_has_a_stat(state: State) -> None:
+    directory = row("d", kind=Kind.DIRECTORY, content=None, stat=None)
+    hidden = row("h", hidden=True, stat=None)
+    state.stage(b"ok", [row(), directory, hidden], b"f" * 32)
+    state.stage(b"racy", [row(stat=None)], b"f" * 32)
+    state.promote()
+    assert state.fingerprints() == {b"ok": b"f" * 32, b"racy": None}
+
+
+def test_intents_forbid_to_trust_the_fingerprint_and_go_with_their_directory(state: State) -> None:
+    state.stage(b"d", [row("a")], b"f" * 32)
+    state.promote()
+    state.add_intents([(b"d", row("b")), (b"new", row("c")), (b"d", row("b", size=6))])
+    assert state.fingerprints() == {b"d": None, b"new": None}
+    assert state.intents(b"d") == {"b": row("b", size=6)}
+    state.stage(b"d", [row("a"), row("b")], b"g" * 32)
+    state.promote()
+    assert state.intents(b"d") == {}
+    assert state.fingerprints() == {b"d": b"g" * 32, b"new": None}
+
+
+# --- ledger ---
+
+
+def test_identity(state: State) -> None:
+    assert state.device() is None
+    state.set_device(A, "blue heron")
+    assert state.device() == (A, "blue heron")
+    assert state.own_seq() == 0
+
+
+def record(seq: int) -> bytes:
+    prev = None if seq == 1 else ident(seq - 1)
+    return encode_record(Record(A, seq, prev, (), (), 0, "a", Ack()))
+
+
+def test_a_number_is_never_used_again(state: State) -> None:
+    state.set_device(A, "a")
+    state.set_outbox(record(1))
+    assert state.outbox() == record(1)
+    assert state.own_seq() == 1
+    state.set_outbox(None)
+    assert (state.outbox(), state.own_seq()) == (None, 1)
+    state.set_tip(A, 7, ident(7))
+    state.set_tip(B, 9, ident(9))
+    assert state.own_seq() == 7
+    state.set_outbox(record(2))
+    state.set_device(A, "renamed")
+    assert (state.outbox(), state.own_seq()) == (record(2), 7)
+    state.set_device(B, "b")
+    assert (state.outbox(), state.own_seq()) == (None, 0)
+    assert state.tips() == {A: (7, ident(7)), B: (9, ident(9))}
+
+
+def test_the_rest_of_the_ledger(state: State) -> None:
+    state.set_folder_object(b"folder")
+    assert state.folder_object() == b"folder"
+    assert state.record(ident(1)) is None
+    state.add_record(ident(1), b"one")
+    state.add_record(ident(1), b"one")
+    assert state.record(ident(1)) == b"one"
+    assert list(state.records()) == [(ident(1), b"one")]
+    assert state.heads() == []
+    state.set_heads([ident(2), ident(1)])
+    assert state.heads() == [ident(2), ident(1)]
+    state.log_pack(ident(3), 10, b"rows")
+    state.log_pack(ident(4), 11, b"rows")
+    state.forget_packs([ident(3)])
+    assert state.pending_packs() == [(ident(4), 11, b"rows")]
+    state.add_condemned([ident(5), ident(5)])
+    assert state.condemned() == {ident(5)}
+    assert state.get_value("x") is None
+    state.set_value("x", b"1")
+    state.set_value("x", b"2")
+    assert state.get_value("x") == b"2"
+    state.set_value("x", None)
+    assert state.get_value("x") is None
+
+
+def test_nodes_and_their_trimming(state: State) -> None:
+    state.add_nodes((1, BlobId(ident(n)), b"%d" % n) for n in range(10))
+    state.add_nodes([(2, BlobId(ident(1)), b"other kind"), (1, BlobId(ident(1)), b"ignored")])
+    assert state.node(1, BlobId(ident(1))) == b"1"
+    assert state.node(2, BlobId(ident(1))) == b"other kind"
+    state.trim_nodes(keep=3)
+    assert [n for n in range(10) if state.node(1, BlobId(ident(n)))] == [8, 9]
+    assert state.node(2, BlobId(ident(1))) == b"other kind"
+
+
+def test_segments(state: State) -> None:
+    data = b"segment" * 100
+    segment = object_id(data)
+    assert state.segment(segment) is None
+    state.add_segment(segment, data)
+    state.add_segment(segment, data)
+    assert state.segments() == [segment]
+    mapped = state.segment(segment)
+    assert mapped is not None
+    assert bytes(mapped) == data
+    state.drop_segment(segment)
+    assert state.segments() == []
+    assert bytes(mapped) == data  # still in use
+
+
+def test_dropped_and_unfinished_segments_leave_no_files(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m") as state:
+        state.add_segment(ident(1), b"1")
+        state.add_segment(ident(2), b"2")
+        state.drop_segment(ident(1))
+    (tmp_path / "segments" / "x.new").touch()
+    with State.open(str(tmp_path), machine="m") as state:
+        assert os.listdir(tmp_path / "segments") == [ident(2).hex()]
+        os.unlink(tmp_path / "segments" / ident(2).hex())
+        assert state.segment(ident(2)) is None
+
+
+def test_a_transaction_happens_or_does_not(state: State) -> None:
+    with pytest.raises(ZeroDivisionError), state.transaction():
+        state.set_value("x", b"1")
+        with state.transaction():
+            state.log_pack(ident(1), 1, b"")
+        raise ZeroDivisionError
+    assert state.get_value("x") is None
+    assert state.pending_packs() == []
+    with state.transaction():
+        state.set_value("x", b"1")
+        state.log_pack(ident(1), 1, b"")
+    assert state.get_value("x") == b"1"
+
+
+def test_threads_wait_for_a_transaction(state: State) -> None:
+    order: list[str] = []
+    started = threading.Event()
+
+    def other() -> None:
+        started.set()
+        state.set_value("x", b"other")
+        order.append("other")
+
+    thread = threading.Thread(target=other)
+    with state.transaction():
+        thread.start()
+        started.wait(5)
+        state.set_value("x", b"mine")
+        order.append("mine")
+    thread.join(5)
+    assert order == ["mine", "other"]
+    assert state.get_value("x") == b"other"
+
+
+def test_what_is_durable_is_flushed(tmp_path: Path) -> None:
+    levels: list[int] = []
+
+    class Watching(Connection):
+        def run(self, sql: str, values: object = ()) -> None:
+            if sql == "COMMIT":
+                levels.append(self.one("PRAGMA synchronous")[0])
+            super().run(sql, values)  # type: ignore[arg-type]
+
+    connection = Watching(str(tmp_path / "db"))
+    levels.clear()
+    with connection.transaction():
+        pass
+    with connection.durable():
+        pass
+    assert levels == [1, 2]
+    assert connection.one("PRAGMA synchronous")[0] == 1
+    assert connection.one("SELECT count(*) FROM trust WHERE name = 'flushed'")[0] == 0
+    with connection.transaction(), connection.durable():
+        pass
+    assert connection.one("SELECT count(*) FROM trust WHERE name = 'flushed'")[0] == 1
+    connection.close()
+
+
+# --- files ---
+
+
+def test_everything_survives_the_process(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m") as state:
+        state.set_device(A, "a")
+        state.stage(b"", [row()], b"f" * 32)
+        state.promote()
+        state.stage(b"x", [row()], None)
+        state.add_intents([(b"y", row())])
+    with State.open(str(tmp_path), machine="m") as state:
+        assert not state.is_clone
+        assert state.device() == (A, "a")
+        assert state.directory(b"")[1] == {"file": row()}
+        assert state.directory(b"x", staged=True)[1] == {"file": row()}
+        assert state.intents(b"y") == {"file": row()}
+
+
+def test_a_copy_knows_that_it_is_one(tmp_path: Path) -> None:
+    with State.open(str(tmp_path / "a"), machine="m") as state:
+        state.set_device(A, "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with State.open(str(tmp_path / "b"), machine="m") as copy:
+        assert copy.is_clone
+        assert copy.device() == (A, "a")
+        copy.set_device(B, "b")
+        assert not copy.is_clone
+    with State.open(str(tmp_path / "b"), machine="m") as copy:
+        assert not copy.is_clone
+    with State.open(str(tmp_path / "a"), machine="another") as state:
+        assert state.is_clone
+
+
+def test_an_unknown_schema_costs_the_cache_and_keeps_the_trust(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m") as state:
+        state.set_device(A, "a")
+        state.set_tip(B, 3, ident(3))
+        state.set_folder_object(b"folder")
+        state.set_outbox(record(1))
+        state.add_record(ident(1), b"x")
+        state.set_value("applied", b"x")
+        state.stage(b"", [row()], None)
+        state.promote()
+    database = sqlite3.connect(tmp_path / "state.db")
+    database.executescript("PRAGMA user_version=99; DROP TABLE nodes; CREATE TABLE future (x); ALTER TABLE data ADD z")
+    database.close()
+    with State.open(str(tmp_path), machine="m") as state:
+        assert state.device() == (A, "a")
+        assert state.tips() == {B: (3, ident(3))}
+        assert (state.folder_object(), state.outbox(), state.own_seq()) == (b"folder", record(1), 1)
+        assert list(state.records()) == []
+        assert state.fingerprints() == {}
+        assert state.get_value("applied") is None
+        state.add_nodes([(1, BlobId(ident(1)), b"x")])
+
+
+def test_a_file_that_is_no_database_is_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"garbage" * 1000)
+    with State.open(str(tmp_path), machine="m") as state:
+        assert state.was_damaged
+        assert state.device() is None
+    assert (tmp_path / "state.db.damaged").read_bytes() == b"garbage" * 1000
+    with pytest.raises(DamagedError):
+        Connection(str(tmp_path / "state.db.damaged"))
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m"):
+        with pytest.raises(BusyError, match=f"process {os.getpid()}"):
+            State.open(str(tmp_path), machine="m")
+        code = "import sys; from buckia.local.state import State; State.open(sys.argv[1], machine='m')"
+        child = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+        assert "BusyError: Another buckia is running on this folder" in child.stderr
+    State.open(str(tmp_path), machine="m").close()
+
+
+def test_a_state_that_cannot_be_made_is_a_local_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LocalError):
+        State.open(str(tmp_path / "file" / "state"), machine="m")
+
+
+def test_where_the_state_lies() -> None:
+    env = {"BUCKIA_STATE_DIR": "/states"}
+    places = {
+        state_directory("/root", "s3://b", "f", env),
+        state_directory("/root", "s3://b", "g", env),
+        state_directory("/root", "s3://c", "f", env),
+        state_directory("/other", "s3://b", "f", env),
+        state_directory("/root\0s3://b", "", "f", env),
+    }
+    assert len(places) == 5
+    assert all(os.path.dirname(place) == "/states" for place in places)
+    assert "buckia" in state_directory("/root", "s3://b", "f", {})
+
+
+def test_the_machine_has_a_steady_name() -> None:
+    assert machine_id() == machine_id()
+    assert len(machine_id()) == 32
