@@ -19,10 +19,10 @@ from buckia.cli.options import common_options
 COMMANDS = {
     "sync": ("sync", "Bring a directory and its bucket folder in step, both ways."),
     "status": ("sync", "Show how a directory and its bucket folder stand to each other."),
-    "snapshots": ("browse", "List the snapshots of a folder, newest first."),
+    "snapshots": ("browse", "List the snapshots of a folder, oldest first."),
     "ls": ("browse", "List the files of a snapshot."),
     "diff": ("browse", "Show what differs between two snapshots, or a snapshot and a directory."),
-    "log": ("browse", "Show the versions of a path, newest first."),
+    "log": ("browse", "Show the versions of a path, oldest first."),
     "cat": ("browse", "Write a file of a snapshot to stdout."),
     "restore": ("restore", "Write a snapshot, or parts of it, to disk."),
     "verify": ("verify", "Prove that a bucket folder is complete and undamaged."),

@@ -32,7 +32,7 @@ snapshot_option = click.option(
 @target_options("--from")
 @common_options
 def snapshots_command(location: str | None, bucket: str | None, folder: str | None) -> int:
-    """List the snapshots of a folder, newest first.
+    """List the snapshots of a folder, oldest first.
 
     A star marks those that no other one follows; 'latest' is all of them merged.
     """
@@ -124,7 +124,7 @@ def diff_command(first: str, second: str | None, target: str | None, **where: st
 @target_options("--from")
 @common_options
 def log_command(path: str, location: str | None, bucket: str | None, folder: str | None) -> int:
-    """Show the versions of a path, newest first."""
+    """Show the versions of a path, oldest first."""
     settings = current_settings()
     with session(settings, Target(location, bucket, folder)) as client:
         versions = client.log(path)

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from buckia.client.session import Session
-from buckia.config import BucketConfig, BuckiaConfig
-from buckia.config.bucket import MappedRoot
+from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
 from buckia.core.manifest import Subtree
 from buckia.engine import direct, history
 from buckia.engine.context import Confirm
 from buckia.engine.plan import DELETE_LOCAL, DELETE_REMOTE, DOWNLOAD, UPLOAD, Plan
 from buckia.engine.reconcile import Sync
+from buckia.engine.verify import verify
 from buckia.errors import LocalError, RefusedError, UsageError
 from buckia.events import (
     Difference,
@@ -32,6 +32,9 @@ from buckia.events import (
 )
 from buckia.location import Location
 from buckia.store.repository import Repository
+
+if TYPE_CHECKING:
+    from buckia.config.file import BuckiaConfig
 
 
 class BuckiaClient:
@@ -245,6 +248,8 @@ class BuckiaClient:
         """How two snapshots, or a snapshot and a directory on disk, differ."""
         if (second is None) == (target is None):
             raise UsageError("`diff` compares a snapshot with another one or with a directory.")
+        from buckia.engine.localdiff import diff_with_disk
+
         with self._session.reading() as repository:
             tree, _ = history.resolve(repository, first)
             if target is not None:
@@ -327,6 +332,10 @@ class BuckiaClient:
 
 
 def _select(config: BucketConfig | BuckiaConfig | Mapping[str, Any] | str | Path, name: str | None) -> BucketConfig:
+    if isinstance(config, BucketConfig):
+        return config
+    from buckia.config.file import BuckiaConfig
+
     if isinstance(config, str | Path):
         config = BuckiaConfig.from_file(Path(config).expanduser())
     if isinstance(config, Mapping) and not isinstance(config, BuckiaConfig):

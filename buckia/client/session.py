@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from buckia import runtime
-from buckia.config import BucketConfig
-from buckia.config.bucket import MappedRoot
+from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
 from buckia.core.chunker import kernel
 from buckia.engine.context import Progress, Settings, Workspace
-from buckia.errors import LocalError, RefusedError, UsageError
+from buckia.errors import BucketNotFound, ForkError, LocalError, RefusedError, RollbackError, UsageError
 from buckia.events import ProgressCallback, Requests, Traffic
 from buckia.local.disk import RealFileSystem
 from buckia.local.filters import Filters
@@ -27,6 +26,7 @@ from buckia.sync.base import BaseSync
 from buckia.sync.factory import BackendConfig, create_sync_backend
 
 RETRIES = 6
+_MOUNTED = "Is the disk mounted that it lies on?"
 _NEAR = ("local", "memory")
 """Providers without latency: more threads than processors would only be in each other's way."""
 
@@ -148,9 +148,10 @@ class Session:
 
     @contextmanager
     def workspace(self, root: MappedRoot, options: SyncOptions, callback: ProgressCallback | None, *, write: bool) -> Iterator[Workspace]:
-        """A local root and its folder. With ``write`` a missing local bucket is made."""
+        """A local root and its folder. With ``write`` a local bucket that never was there is made."""
         local = self._root(root)
-        self._check_location(local, root.folder, write)
+        directory = self._state_directory(local, root.folder)
+        self._check_location(local, root.folder, create=write and not os.path.isdir(directory))
         filters = Filters(
             include=options.include_pattern,
             exclude=options.exclude_pattern,
@@ -158,7 +159,8 @@ class Session:
         )
         settings = self.settings(options)
         with (
-            State.open(self._state_directory(local, root.folder), machine=machine_id()) as state,
+            _naming_state(directory),
+            State.open(directory, machine=machine_id()) as state,
             self._repository(root.folder, state, options.max_workers) as repository,
             self.threads() as executor,
         ):
@@ -179,6 +181,8 @@ class Session:
     def _root(self, root: MappedRoot) -> str:
         """The real path of a local root, which is made where the configuration names one that is not there yet."""
         path = Path(root.local).expanduser().absolute()
+        if not path.exists() and os.path.isdir(self._state_directory(os.path.realpath(path), root.folder)):
+            raise RefusedError(f"The directory {path} is gone, but it was synced before.", hint=_MOUNTED)
         if not path.exists() and self.location is None and root.local not in (Path("."),) and path.parent.is_dir() and root.folder:
             try:
                 path.mkdir(parents=True)
@@ -198,11 +202,9 @@ class Session:
 
     def _require_bucket(self) -> None:
         if self.config.provider == "local" and not self.config.bucket_directory.is_dir():
-            raise UsageError(
-                f"There is no local bucket {self.config.bucket_directory}.", hint="`buckia sync DIR --to LOCATION` creates one."
-            )
+            raise _no_bucket(str(self.config.bucket_directory))
 
-    def _check_location(self, local: str, folder: str, write: bool) -> None:
+    def _check_location(self, local: str, folder: str, *, create: bool) -> None:
         """A local bucket must not lie in the tree that it holds, nor around it, nor among foreign files."""
         if self.config.provider != "local":
             return
@@ -219,13 +221,27 @@ class Session:
                     f"{place} holds other files (“{foreign[0]}”), so it is not used as a bucket folder.",
                     hint="Name a directory that does not exist yet, or an empty one.",
                 )
-        elif write:
+        elif create:
             try:
                 os.makedirs(bucket, exist_ok=True)
             except OSError as error:
                 raise LocalError(f"Cannot create the bucket {bucket}: {error.strerror}.") from error
         elif not os.path.isdir(bucket):
-            raise UsageError(f"There is no local bucket {bucket}.", hint="`buckia sync DIR --to LOCATION` creates one.")
+            raise _no_bucket(bucket)
+
+
+def _no_bucket(directory: str) -> BucketNotFound:
+    return BucketNotFound(f"There is no local bucket {directory}.", hint=f"{_MOUNTED} The first sync makes one.")
+
+
+@contextmanager
+def _naming_state(directory: str) -> Iterator[None]:
+    """Where the remedy is to forget the local state, say where that lies."""
+    try:
+        yield
+    except (RollbackError, ForkError) as error:
+        error.hint = f"{error.hint} It lies in {directory}."
+        raise
 
 
 def _within(path: str, directory: str) -> bool:

@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 
 from buckia.config import options as checks
 from buckia.config.options import ChecksumAlgorithm, ConflictResolution, SyncOptions
-from buckia.config.text import KeyPath, PlainWord
+from buckia.config.words import KeyPath, PlainWord
 from buckia.errors import ConfigError
 from buckia.location import Location, check_endpoint, check_folder_id, check_prefix
 

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from buckia.config.bucket import ALIASES, PROVIDERS, BucketConfig, BucketConfigError, describe
-from buckia.config.text import TEXT_BYTES_MAX, Document, KeyPath, TextFormat, format_of, parse
+from buckia.config.text import TEXT_BYTES_MAX, Document, TextFormat, format_of, parse
+from buckia.config.words import KeyPath
 from buckia.errors import ConfigError, LocalError
 
 CONFIG_NAMES = (".buckia", ".buckia.yaml", ".buckia.yml", ".buckia.toml", ".buckia.json")

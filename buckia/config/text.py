@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import yaml
 
+from buckia.config.words import KeyPath, PlainWord
 from buckia.errors import ConfigError
 
 TextFormat = Literal["yaml", "toml", "json"]
-KeyPath = tuple[str | int, ...]
 
 TEXT_BYTES_MAX = 1 << 20
 _VALUES_MAX = 100_000
@@ -29,12 +29,6 @@ _MERGE = f"{_TAG}merge"
 _TAGS = frozenset(
     _TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "seq", "map")
 )
-
-
-class PlainWord(str):
-    """A word of YAML that stood without quotes, so it may mean a number where no schema says otherwise."""
-
-    __slots__ = ()
 
 
 @dataclass(slots=True)

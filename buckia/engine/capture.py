@@ -67,13 +67,13 @@ class Capture:
         self._digest = digest
         self._local = threading.local()
 
-    def read(self, path: str, name: str) -> Captured:
-        """The content of a file or symlink at an absolute path.
+    def read(self, path: str, name: str, kind: int | None = None) -> Captured:
+        """The content of what is at an absolute path; ``kind`` saves a look where it is known to be a file.
 
         Raises LocalError if it cannot be read or vanished, ChangedWhileRead if it did not hold still in three attempts.
         """
         for _ in range(ATTEMPTS):
-            captured = self._attempt(path, name)
+            captured = self._file(path, name) if kind == Kind.FILE else self._attempt(path, name)
             if captured is not None:
                 return captured
         raise ChangedWhileRead(f"“{name}” changed while it was read.", hint="It is taken with the next sync.")
@@ -87,13 +87,18 @@ class Capture:
             return Captured(Value(Kind.SYMLINK, target, 0), None, before)
         if before.kind == Kind.DIRECTORY:
             return Captured(Value(Kind.DIRECTORY, None, before.mode), None, before)
+        return self._file(path, name)
+
+    def _file(self, path: str, name: str) -> Captured | None:
         with self._files.open_read(path) as handle:
             start = handle.stat()
+            if start.kind != Kind.FILE:
+                raise LocalError(f"“{name}” is no longer a file.")
             content, digest, size = self._content(handle)
             end = handle.stat()
-        if start[1:] != end[1:] or size != start.size or start.kind != Kind.FILE:
+        if start != end or size != start.size:
             return None
-        return Captured(Value(Kind.FILE, content, start.mode), digest, start._replace(name=before.name))
+        return Captured(Value(Kind.FILE, content, start.mode), digest, start._replace(name=name))
 
     def _content(self, handle: Any) -> tuple[FileContent, Digest | None, int]:
         """Content, digest and size of what a handle yields until its end."""

@@ -21,6 +21,9 @@ Path = tuple[bytes, ...]
 Policy = Literal["local_wins", "remote_wins", "newest_wins", "ask"]
 Outcome = Literal["none", "local", "remote", "pending"]
 
+NOTHING: frozenset[Dot] = frozenset()
+"""Shared, as Python makes a new empty set at every call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -33,6 +36,13 @@ class Value:
     def matches(self, version: Version) -> bool:
         """Whether a version has this value."""
         return self.kind == version.kind and self.content == version.content and self.mode == version.mode
+
+
+def kept_mode(value: Value, disk: DiskEntry, row: Row | None) -> Value:
+    """The value with the version's own mode where nobody changed the disk's: some bits are never set on disk."""
+    if row is None or row.stat is None or row.kind != value.kind or disk.mode != row.stat[0]:
+        return value
+    return replace(value, mode=row.mode)
 
 
 @dataclass(slots=True)
@@ -110,28 +120,34 @@ def _content_key(content: Content) -> bytes:
     return content or b""
 
 
-def write_edit(
-    disk: DiskEntry, row: Row | None, entry: Entry | None, name: bytes, value: Value | None, policy: Policy
-) -> Edit:
-    """The edit for something new or changed on disk.
+def write_edit(disk: DiskEntry, row: Row | None, entry: Entry | None, name: bytes, value: Value | None) -> Edit:
+    """The edit for something new or changed on disk. ``value`` is known where its content was read to compare it."""
+    if row is None and entry is None:
+        return Edit(name, disk.name, disk, NOTHING, value=value)
+    edit = Edit(name, disk.name, disk, frozenset(row.dots) if row is not None else NOTHING, value=value, row=row)
+    if disk.kind == Kind.DIRECTORY and entry is not None:
+        edit.supersede |= dots_of(version for version in entry.versions if version.kind == Kind.DIRECTORY)
+    return edit
 
-    ``value`` is known where its content was read to compare it. A file without a row never wins by policy.
+
+def decide(edit: Edit, unseen: list[Version], policy: Policy) -> None:
+    """Let the policy decide where an edit meets versions that this device had not shown under any name.
+
+    A file without a row never wins by policy. Those that the device did show, it leaves alone: they are for somebody to choose from.
     """
-    seen = frozenset(row.dots) if row is not None else frozenset()
-    edit = Edit(name, disk.name, disk, seen, value=value, row=row)
-    versions = entry.versions if entry is not None else ()
-    unseen = [version for version in versions if version.dot not in seen and version.kind != Kind.DIRECTORY]
-    if disk.kind == Kind.DIRECTORY:
-        edit.supersede |= dots_of(version for version in versions if version.kind == Kind.DIRECTORY)
-        return edit
+    disk, value = edit.disk, edit.value
+    if disk is None or disk.kind == Kind.DIRECTORY:
+        return
+    unseen = [version for version in unseen if version.kind != Kind.DIRECTORY]
     if not unseen or any(value is not None and value.matches(version) for version in unseen):
-        return edit
-    edit.outcome = "pending" if row is None else settle(policy, disk.mtime_ns, unseen, lambda: value.content if value else None)
+        return
+    edit.outcome = (
+        "pending" if edit.row is None else settle(policy, disk.mtime_ns, unseen, lambda: value.content if value else None)
+    )
     if edit.outcome == "local":
         edit.supersede |= dots_of(unseen)
     elif edit.outcome == "remote":
         edit.winner = max(unseen, key=lambda version: version.precedence)
-    return edit
 
 
 def delete_edit(name: str, row: Row, entry: Entry | None) -> Edit | None:

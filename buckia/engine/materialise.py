@@ -16,7 +16,7 @@ from buckia.core.manifest import FileContent, Kind, Subtree
 from buckia.core.projection import Shown, project_directory
 from buckia.engine.applied import load_conflicts, save_conflicts
 from buckia.engine.capture import Capture, IdsOnly
-from buckia.engine.compare import Change, DirectoryPlan, Value, changes_for
+from buckia.engine.compare import Change, DirectoryPlan, changes_for
 from buckia.engine.context import Workspace
 from buckia.engine.fetch import Fetched, Fetcher, LocalSources, Wanted
 from buckia.errors import LocalError
@@ -74,7 +74,10 @@ class Materialiser:
 
     def run(self, plans: list[DirectoryPlan]) -> None:
         """Make these directories, which come in tree order, show what the tree says."""
-        directories = [self._open(plan) for plan in plans]
+        for plan in plans:
+            if plan.scanned is not None and plan.scanned.leftovers:
+                self._writer.remove_leftovers(plan.disk_path, plan.scanned.leftovers)
+        directories = [self._open(plan) for plan in plans if plan.show]
         if not directories:
             return
         for directory in directories:
@@ -209,7 +212,7 @@ class Materialiser:
         name = directory.disk(row.name)
         capture = Capture(self._work.files, IdsOnly(), self._work.settings.kernel, None)
         captured = capture.read(self._work.disk(name), name)
-        if captured.value != Value(row.kind, row.content, row.mode):
+        if captured.value.content != row.content or captured.value.kind != row.kind:
             raise ChangedMeanwhile(f"{name} changed while the sync was running; it was left alone.")
         return captured.disk.stat
 

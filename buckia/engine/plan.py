@@ -22,17 +22,23 @@ RESOLVE: ActionKind = "resolve"
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing that a sync will do: ``path`` is relative to the folder, ``size`` in bytes, ``reason`` is for people."""
+    """One thing that a sync will do: ``directory`` is a path in the folder with a slash, ``size`` in bytes, ``reason`` for people."""
 
     kind: ActionKind
-    path: str
+    directory: str
+    name: str
     size: int
     reason: str
+
+    @property
+    def path(self) -> str:
+        """Relative to the folder."""
+        return self.directory + self.name
 
 
 @dataclass(slots=True)
 class Plan:
-    """All actions of a sync, in the order of paths, and what it leaves alone."""
+    """All actions of a sync, directory by directory, and what it leaves alone."""
 
     actions: list[Action] = field(default_factory=list)
     unchanged: int = 0
@@ -43,9 +49,9 @@ class Plan:
     files: int = 0
     """Files that are in step before the run; the measure for mass deletions."""
 
-    def add(self, kind: ActionKind, path: str, size: int, reason: str) -> None:
-        """Append an action."""
-        self.actions.append(Action(kind, path, size, reason))
+    def add(self, kind: ActionKind, place: tuple[str, str], size: int, reason: str) -> None:
+        """Append an action at a (directory, name)."""
+        self.actions.append(Action(kind, *place, size, reason))
 
     def __iter__(self) -> Iterator[Action]:
         return iter(self.actions)

@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from buckia.core.directory import lookup
+from buckia.core.directory import Path, lookup
 from buckia.core.ids import Dot
 from buckia.core.manifest import Kind, Subtree, Version
 from buckia.engine.capture import Capture, Captured
-from buckia.engine.compare import DirectoryPlan, Edit, Value, dots_of, rewritten
+from buckia.engine.compare import DirectoryPlan, Edit, Value, dots_of, kept_mode, rewritten
 from buckia.engine.context import Workspace
 from buckia.engine.editor import TreeEditor
 from buckia.engine.work import in_order
@@ -26,11 +26,14 @@ SLICE_BYTES = 4 << 30
 SLICE_NS = 600 * 10**9
 """A long sync commits after so many bytes or nanoseconds."""
 SMALL_FILE_BYTES = 256 << 10
+AHEAD = 64
+"""Batches that may be under way or wait for an earlier one; their chunks are in packs already, so they weigh little."""
 BATCH_FILES = 64
 BATCH_BYTES = 4 << 20
 """Small files are read in batches of this size, as handing each over singly costs more than reading it."""
 
-Item = tuple[DirectoryPlan, Edit]
+Item = tuple[DirectoryPlan, Edit, bool]
+"""An edit, its directory, and whether it is the directory's last."""
 Batch = list[Item]
 Outcome = Captured | Failure | None
 Read = list[tuple[Item, Outcome]]
@@ -56,46 +59,49 @@ class Publisher:
         self._repo = workspace.repository
         self.done = Published(tree, basis)
         self._bytes = 0
+        self._losers: list[tuple[Path, Version]] = []
+        """Paths at which the policy decides for another version than the local edit, and that version."""
 
     def run(self, plans: list[DirectoryPlan]) -> Published:
         """Publish all edits of these plans, which come in tree order, and store the rows that follow from them."""
         for plan in plans:
             if not plan.edits:
                 self._stage(plan)
-        pending = [(plan, edit) for plan in plans for edit in plan.edits]
-        if not pending:
+        if not any(plan.edits for plan in plans):
             self._work.state.promote()
             return self.done
         self._repo.join(self.done.basis)
-        while pending:
-            pending = pending[self._commit(pending) :]
-        losers = [(plan, edit) for plan in plans for edit in plan.edits if edit.winner is not None]
-        if losers:
-            self._settle(losers)
+        while any(plan.edits for plan in plans):
+            self._commit(plans)
+        if self._losers:
+            self._settle()
         return self.done
 
     # ---- one commit
 
-    def _commit(self, pending: list[Item]) -> int:
-        """Read and publish as many edits as make one commit; how many were taken."""
+    def _commit(self, plans: list[DirectoryPlan]) -> None:
+        """Read and publish as many edits as make one commit; they leave their plans."""
         writer = self._repo.writer()
         capture = Capture(self._work.files, writer, self._work.settings.kernel, self._work.settings.digest)
         editor = TreeEditor(self._repo.nodes, self.done.tree)
         dot = self._next_dot()
-        taken = 0
+        taken = 0  # of the plan that comes next
         self._bytes, since = 0, self._work.clock.now_ns()
 
         def read(batch: Batch) -> Read:
             return [(item, self._read(capture, item)) for item in batch]
 
-        for results in in_order(self._work.executor, read, self._batches(pending)):
-            for (plan, edit), captured in results:
-                taken += 1
+        for results in in_order(self._work.executor, read, _batches(_items(plans)), AHEAD):
+            for (plan, edit, is_last), captured in results:
+                taken = 0 if is_last else taken + 1
                 self._take(editor, plan, edit, captured, dot)
-                if taken == len(pending) or pending[taken][0] is not plan:
+                if is_last:
+                    plan.edits = []
                     self._stage(plan)
             if self._bytes >= SLICE_BYTES or self._work.clock.now_ns() - since >= SLICE_NS:
                 break
+        if taken:
+            plan.edits = plan.edits[taken:]
         tree = editor.finish()
         if tree.id == self.done.tree.id:
             self._repo.nodes.attach(None)
@@ -103,16 +109,16 @@ class Publisher:
         else:
             self.done.snapshot = self._repo.publish(writer, tree, self.done.basis, self._work.state.promote)
             self.done.tree = tree
-        return taken
 
     def _take(self, editor: TreeEditor, plan: DirectoryPlan, edit: Edit, captured: Outcome, dot: Dot) -> None:
         """Put what was read into the tree and into the directory's rows."""
         if isinstance(captured, Failure):
             self.done.failures.append(captured)
-            edit.winner = None
             if edit.row is not None:
                 plan.rows[edit.row.name] = edit.row
             return
+        if edit.winner is not None:
+            self._losers.append(((*plan.path, edit.entry_name), edit.winner))
         version, row = self._outcome(edit, captured, dot)
         editor.edit((*plan.path, edit.entry_name), edit.supersede, version)
         if row is not None:
@@ -120,36 +126,16 @@ class Publisher:
         action = "deleting" if edit.disk is None else "uploading"
         self._work.progress.advance(edit.disk.size if edit.disk is not None else 0, action, _text(plan, edit))
 
-    def _batches(self, pending: list[Item]) -> Iterator[Batch]:
-        """Large files alone, small ones together; ends where a slice is full."""
-        batch: Batch = []
-        size = 0
-        for item in pending:
-            length = item[1].disk.size if item[1].disk is not None else 0
-            if length > SMALL_FILE_BYTES:
-                if batch:
-                    yield batch
-                yield [item]
-                batch, size = [], 0
-                continue
-            batch.append(item)
-            size += length
-            if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
-
     def _read(self, capture: Capture, item: Item) -> Outcome:
         """What a file holds; None for a deletion."""
-        plan, edit = item
+        plan, edit, _ = item
         if edit.disk is None:
             return None
         relative = f"{plan.disk_path}/{edit.name}" if plan.disk_path else edit.name
         if edit.disk.kind == Kind.DIRECTORY:
             return Captured(Value(Kind.DIRECTORY, None, edit.disk.mode), None, edit.disk)
         try:
-            return capture.read(self._work.disk(relative), edit.name)
+            return capture.read(self._work.disk(relative), edit.name, edit.disk.kind)
         except LocalError as error:
             return Failure(_text(plan, edit), error.message)
 
@@ -158,7 +144,8 @@ class Publisher:
         if captured is None:
             self.done.deleted += edit.row is not None and edit.row.kind != Kind.DIRECTORY
             return (rewritten(edit.kept, dot.device, dot.seq) if edit.kept is not None else None), None
-        value, disk = captured.value, captured.disk
+        disk = captured.disk
+        value = kept_mode(captured.value, disk, edit.row)
         directory = value.kind == Kind.DIRECTORY
         size = 0 if directory else len(value.content) if isinstance(value.content, bytes) else disk.size
         mtime = 0 if directory else disk.mtime_ns
@@ -191,20 +178,45 @@ class Publisher:
 
     # ---- conflicts that the policy decides against the local edit
 
-    def _settle(self, losers: list[Item]) -> None:
+    def _settle(self) -> None:
         """A second commit re-writes the winners under a new dot; the losing edits are in the first one, so in the history."""
         writer = self._repo.writer()
         editor = TreeEditor(self._repo.nodes, self.done.tree)
         dot = self._next_dot()
-        for plan, edit in losers:
-            path = (*plan.path, edit.entry_name)
+        for path, winner in sorted(self._losers, key=lambda loser: loser[0]):
             entry = lookup(self._repo.nodes, self.done.tree.id, path)
-            if entry is not None and edit.winner is not None:
+            if entry is not None:
                 files = [version for version in entry.versions if version.kind != Kind.DIRECTORY]
-                editor.edit(path, dots_of(files), rewritten(edit.winner, dot.device, dot.seq))
+                editor.edit(path, dots_of(files), rewritten(winner, dot.device, dot.seq))
         tree = editor.finish()
         self.done.snapshot = self._repo.publish(writer, tree, self.done.basis)
         self.done.tree = tree
+
+
+def _items(plans: list[DirectoryPlan]) -> Iterator[Item]:
+    """All edits in order; made one by one, as there may be a million."""
+    return ((plan, edit, edit is plan.edits[-1]) for plan in plans for edit in plan.edits)
+
+
+def _batches(pending: Iterator[Item]) -> Iterator[Batch]:
+    """Large files alone, small ones together."""
+    batch: Batch = []
+    size = 0
+    for item in pending:
+        length = item[1].disk.size if item[1].disk is not None else 0
+        if length > SMALL_FILE_BYTES:
+            if batch:
+                yield batch
+            yield [item]
+            batch, size = [], 0
+            continue
+        batch.append(item)
+        size += length
+        if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _text(plan: DirectoryPlan, edit: Edit) -> str:

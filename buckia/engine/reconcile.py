@@ -75,6 +75,8 @@ class Sync:
             elif not directory.clean:
                 self._scanned[directory.path] = directory
         self._plan.warnings += work.filters.warnings
+        if work.state.was_damaged:
+            self._plan.warnings.append("The local state was damaged; it was put aside, and this directory was compared by content.")
 
     def _take_identity(self) -> None:
         """Become a device where this state is none, or was copied; finish what an interrupted run had begun to publish."""
@@ -116,11 +118,10 @@ class Sync:
                     continue
                 scanned = self._unscanned(path)
             planned = survey.directory(scanned, path in changed)
-            if planned.edits or planned.show or planned.dirty or not scanned.clean:
-                self._plans.append(planned)
+            self._plans.append(planned)
         self._plan.failures += survey.failures
         for hidden in survey.hidden:
-            self._plan.add(acts.HIDE, hidden, 0, "deleted here; `--delete-orphaned` publishes it")
+            self._plan.add(acts.HIDE, ("", hidden), 0, "deleted here; `--delete-orphaned` publishes it")
 
     def _unscanned(self, path: bytes) -> ScannedDirectory:
         """A directory that the tree changed and the scan found as it was left, or not at all."""
@@ -146,7 +147,6 @@ class Sync:
                 if change.row is not None and change.write and change.name not in edited:
                     touched += change.row.kind != Kind.DIRECTORY
                 _plan_change(planned, prefix, change)
-        planned.actions.sort(key=lambda action: action.path)
         planned.files = self._applied.tree.files if self._applied is not None else 0
         planned.unchanged = max(0, planned.files - touched)
         if self._state is not None:
@@ -169,7 +169,7 @@ class Sync:
         self._work.progress.total = self._plan.bytes
         published = Publisher(self._work, self._state.tree, self._basis).run(self._plans)
         materialiser = Materialiser(self._work, published.tree)
-        materialiser.run([directory for directory in self._plans if directory.show])
+        materialiser.run(self._plans)
         self._state = State(published.tree, {})
         own = self._repo.ledger.device()
         if published.snapshot is not None and own is not None:
@@ -207,28 +207,31 @@ class Sync:
 
 
 def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:
-    path = prefix + os.fsdecode(edit.entry_name)
+    # The name on disk is at hand already; a name of its own would cost memory a million times.
+    plain = edit.name if edit.name.isascii() else os.fsdecode(edit.entry_name)
+    place = (prefix, plain if edit.row is None or edit.row.entry_name == os.fsencode(edit.name) else os.fsdecode(edit.entry_name))
     if edit.disk is None:
         if edit.row is not None and edit.row.kind != Kind.DIRECTORY:
-            planned.add(acts.DELETE_REMOTE, path, 0, "deleted here")
+            planned.add(acts.DELETE_REMOTE, place, 0, "deleted here")
         return
     if edit.disk.kind == Kind.DIRECTORY:
         return
-    planned.add(acts.UPLOAD, path, edit.disk.size, "new here" if edit.row is None else "changed here")
+    planned.add(acts.UPLOAD, place, edit.disk.size, "new here" if edit.row is None else "changed here")
     if edit.outcome == "pending":
-        planned.add(acts.CONFLICT, path, 0, "changed on both sides; both versions are kept")
-    elif edit.outcome != "none":
-        winner = "this device's" if edit.outcome == "local" else "the other"
-        planned.add(acts.RESOLVE, path, 0, f"changed on both sides; {winner} version wins, the other stays in the history")
+        planned.add(acts.CONFLICT, place, 0, "changed on both sides; both versions are kept")
+    elif edit.outcome == "local":
+        planned.add(acts.RESOLVE, place, 0, "changed on both sides; this device's version wins, the other stays in the history")
+    elif edit.outcome == "remote":
+        planned.add(acts.RESOLVE, place, 0, "changed on both sides; the other version wins, this device's stays in the history")
 
 
 def _plan_change(planned: Plan, prefix: str, change: Change) -> None:
     if not change.write:
         return
-    path = prefix + change.name
+    place = (prefix, change.name)
     if change.shown is None:
         if change.row is not None and change.row.kind != Kind.DIRECTORY:
-            planned.add(acts.DELETE_LOCAL, path, 0, "deleted elsewhere")
+            planned.add(acts.DELETE_LOCAL, place, 0, "deleted elsewhere")
     elif change.shown.kind != Kind.DIRECTORY:
         size = change.shown.versions[0].size
-        planned.add(acts.DOWNLOAD, path, size, "new elsewhere" if change.row is None else "changed elsewhere")
+        planned.add(acts.DOWNLOAD, place, size, "new elsewhere" if change.row is None else "changed elsewhere")

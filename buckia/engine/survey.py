@@ -19,8 +19,10 @@ from buckia.engine.compare import (
     Edit,
     Value,
     changes_for,
+    decide,
     delete_edit,
     dots_of,
+    kept_mode,
     placeholder,
     rewritten,
     write_edit,
@@ -110,13 +112,16 @@ class Survey:
             return
         if value is not None and self._adopt(plan, disk, row, entry, shown, value):
             return
-        plan.edits.append(write_edit(disk, row, entry, entry.name if entry is not None else name, value, self._work.settings.policy))
+        edit = write_edit(disk, row, entry, entry.name if entry is not None else name, value)
+        if entry is not None:
+            decide(edit, _unseen(plan, entry), self._work.settings.policy)
+        plan.edits.append(edit)
 
     def _value_if_needed(self, plan: DirectoryPlan, disk: DiskEntry, row: Row | None, entry: Entry | None) -> Value | None:
         """What is on disk, read only where it may equal something known, or where a tie must be settled."""
         kind = Kind(disk.kind)
         if kind == Kind.DIRECTORY:
-            return Value(kind, None, disk.mode)
+            return kept_mode(Value(kind, None, disk.mode), disk, row)
         candidates = [version for version in (entry.versions if entry is not None else ()) if version.kind == kind]
         same_size = any(version.size == disk.size for version in candidates)
         if row is not None and row.kind == kind:
@@ -125,8 +130,8 @@ class Survey:
         unknown_origin = row is None and bool(candidates)
         if kind == Kind.FILE and not (same_size or tie or unknown_origin):
             return None
-        captured = self._capture.read(self._disk(plan, disk.name), disk.name)
-        return captured.value
+        captured = self._capture.read(self._disk(plan, disk.name), disk.name, disk.kind)
+        return kept_mode(captured.value, disk, row)
 
     def _adopt(
         self,
@@ -286,6 +291,16 @@ class _View:
             else:
                 present[name] = entry
         return project_directory((present[name] for name in sorted(present)), self._fold)
+
+
+def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
+    """The versions of an entry that this device shows under none of its names: its own, and those of conflict copies."""
+    if not entry.versions or plan.scanned is None:
+        return []
+    scanned = plan.scanned
+    rows = (*plan.rows.values(), *scanned.missing, *scanned.hidden, *(row for _, row in scanned.changed if row is not None))
+    seen = {dot for row in rows if row.entry_name == entry.name for dot in row.dots}
+    return [version for version in entry.versions if version.dot not in seen]
 
 
 def _one_per_name(plan: DirectoryPlan) -> list[Edit]:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
-from pathspec import GitIgnoreSpec
-
 from buckia.errors import UsageError
 from buckia.local.paths import IGNORE_FILE
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 _NOT_EXTENDABLE = re.compile(r"\$|\\[ZbB]|\(\?")
 """In expressions with one of these a match may vanish when the text goes on."""
@@ -49,6 +51,8 @@ class Filters:
 
     def add_ignore_file(self, directory: str, content: bytes) -> None:
         """Apply the ignore file that lies in ``directory`` (path in the folder; the top is empty)."""
+        from pathspec import GitIgnoreSpec  # most folders have no ignore file, and need not wait for this
+
         lines: list[str] = []
         for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
             try:

@@ -44,7 +44,10 @@ Skipped = tuple[str, str]
 
 @dataclass(slots=True)
 class ScannedDirectory:
-    """One directory as the scan found it. Where ``clean``, it is as its rows say, and they were not loaded.
+    """One directory as the scan found it.
+
+    Where ``clean``, it is as its rows say, and they were not loaded: to go on with it, set ``unchanged`` to them, or
+    have it looked at again by ``Scan.load``.
 
     Where it is not: every row of the state is in exactly one of ``unchanged``, ``changed``, ``missing``, ``hidden``
     and ``outside``.
@@ -60,7 +63,7 @@ class ScannedDirectory:
     error: LocalError | None = None
     """It could not be read. Nothing is known of what is in it or below it, and nothing may be concluded."""
     entries: list[RawEntry] = field(default_factory=list)
-    """What is on disk, sorted by name."""
+    """What is on disk beside ``unchanged`` and ``changed``; where ``clean``, all of it, and only if some has no row."""
     unchanged: dict[str, Row] = field(default_factory=dict)
     changed: list[tuple[DiskEntry, Row | None]] = field(default_factory=list)
     """New, or with another stat or kind than its row says."""
@@ -79,26 +82,19 @@ class ScannedDirectory:
     def fingerprint(self, rows: Iterable[Row]) -> bytes | None:
         """What to store beside ``rows``, the directory's new rows, once the disk is as they say.
 
-        None if that cannot be known from their stats. Not of use where ``clean``: see ``Scan.load``.
+        None if that cannot be known from their stats. What is on disk but has no row makes the next scan look again.
         """
         rows = list(rows)
         covered = {entry[0] for entry, _ in self.changed} | self.unchanged.keys()
         entries = [entry for entry in self.entries if entry[0] not in covered and entry[0] not in self.leftovers]
         others = {entry[0] for entry in entries} | self.outside.keys()
-        modes = {entry[0]: entry[2] for entry in self.entries if entry[1] == DIRECTORY}
         for row in rows:
-            covered.discard(row.name)
             if row.hidden or row.name in others:
                 continue
-            if row.stat is not None:
-                entries.append((row.name, int(row.kind), *row.stat))
-            elif row.kind == Kind.DIRECTORY and row.name in modes:
-                entries.append((row.name, DIRECTORY, modes[row.name], 0, 0, 0, 0))
-            else:
+            if row.stat is None and row.kind != Kind.DIRECTORY:
                 return None
-        if covered:  # on disk, and has no row yet
-            return None
-        mapped = any(row.kind == Kind.DIRECTORY and row.entry_name != bucket_name(row.name) for row in rows)
+            entries.append((row.name, int(row.kind), *(row.stat or (row.mode, 0, 0, 0, 0))))
+        mapped = any(row.kind == Kind.DIRECTORY and not _own_name(row) for row in rows)
         flags = self.skipped_count | (_MAPPED if mapped else 0)
         return _fingerprint(entries, self.salt) + flags.to_bytes(4)
 
@@ -209,6 +205,8 @@ class Scan:
             flags = int.from_bytes(stored[_HASH_BYTES:])
             result.clean = True
             result.skipped_count = flags & ~_MAPPED
+            if result.skipped_count or result.salt:  # names without rows: needed for a new fingerprint
+                result.entries = entries
             rows = self._state.directory(path)[1] if flags & _MAPPED else {}
             return result, self._subdirectories(path, entries, rows, depth)
         result.entries = entries
@@ -219,6 +217,9 @@ class Scan:
         for name in self._rows_below(path):
             if name not in children and name not in uncertain:
                 children[name] = None
+        # What rows or changes describe need not be kept twice: a first sync may hold a million of these.
+        described = {entry.name for entry, _ in result.changed} | result.unchanged.keys()
+        result.entries = [entry for entry in entries if entry[0] not in described]
         return result, children
 
     def _refuse_empty(self, entries: list[RawEntry]) -> None:
@@ -247,8 +248,8 @@ class Scan:
         return found
 
     def _compare(self, result: ScannedDirectory, where: str, rows: dict[str, Row], depth: int) -> None:
-        taken = {row.entry_name for row in rows.values() if not row.hidden}
         on_disk = {entry[0]: entry for entry in result.entries}
+        taken = {bucket_name(name) for name, row in rows.items() if name in on_disk and _own_name(row)}
         for raw in result.entries:
             entry = DiskEntry(*raw)
             name = entry.name
@@ -269,7 +270,7 @@ class Scan:
             else:
                 result.changed.append((entry, row))
                 if row is None:
-                    taken.add(bucket_name(name) or b"")
+                    taken.add(bucket_name(name))
                 continue
             if row is not None:
                 result.outside[name] = row
@@ -374,6 +375,10 @@ class Scan:
         on_disk = {entry[0] for entry in result.entries}
         uncertain = {bucket_name(name) for name, _ in result.skipped}
         return uncertain.union(row.entry_name for row in result.outside.values() if row.name in on_disk)
+
+
+def _own_name(row: Row) -> bool:
+    return row.entry_name == bucket_name(row.name)
 
 
 def _below(path: bytes, name: bytes) -> bytes:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-import platformdirs
 from blake3 import blake3
 from filelock import FileLock, Timeout
 
@@ -21,7 +20,11 @@ def state_directory(root: str, location: str, folder: str, env: Mapping[str, str
 
     It lies below ``BUCKIA_STATE_DIR``, else in the user's state directory; every tie has its own.
     """
-    base = env.get("BUCKIA_STATE_DIR") or platformdirs.user_state_dir("buckia", appauthor=False)
+    base = env.get("BUCKIA_STATE_DIR")
+    if not base:
+        import platformdirs
+
+        base = platformdirs.user_state_dir("buckia", appauthor=False)
     key = blake3(b"\0".join(os.fsencode(part) for part in (root, location, folder))).hexdigest(length=16)
     return os.path.join(base, key)
 

@@ -161,6 +161,11 @@ class Writer:
 
         Set its mode with ``set_mode`` once everything is in it: a read-only directory takes no files.
         """
+        self._make_directories(path)
+        return self._present(safe_join(self._root, *path.split("/")))
+
+    def _make_directories(self, path: str) -> bool:
+        made = False
         parts = path.split("/")
         for depth in range(1, len(parts) + 1):
             here = "/".join(parts[:depth])
@@ -169,9 +174,10 @@ class Writer:
             if present is None:
                 self._fs.mkdir(where)
                 self._renamed_in(here)
+                made = True
             elif present.kind != DIRECTORY:
                 raise ExistsError(f"Cannot create the directory {printable(here)}: a file or link is there.")
-        return self._present(safe_join(self._root, *parts))
+        return made
 
     def set_mode(self, path: str, mode: int) -> DiskEntry:
         """Set a directory's permission bits; its stat afterwards."""
@@ -211,7 +217,8 @@ class Writer:
             top = f"{TRASH}/{when}" if attempt == 1 else f"{TRASH}/{when}-{attempt}"
             directory = f"{top}/{parent}" if parent else top
             try:
-                self.make_directory(directory)
+                if self._make_directories(directory):
+                    self.flush()  # else the file's new place might be lost, and the file with it
                 self._fs.rename(source, self._checked(f"{directory}/{name}"), replace=False)
             except ExistsError:
                 continue

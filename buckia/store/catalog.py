@@ -41,7 +41,6 @@ class Catalog:
     def index(self) -> Index:
         """Where every known blob lies."""
         index = Index()
-        self._index = index
         for name, segment in self._load_segments().items():
             index.add_segment(name, segment)
         for linked in self.uncovered():
@@ -52,6 +51,12 @@ class Catalog:
         """Take in a record that became known; costs nothing before the index is in use."""
         if "index" in self.__dict__ and isinstance(linked.record.body, Snapshot):
             self._add_packs(self.index, linked.record.body)
+
+    def forget_index(self) -> None:
+        """Give the index's memory back; it is loaded again when it is next asked for."""
+        self.__dict__.pop("index", None)
+        self._segments.clear()
+        self._covered = None
 
     def add_pack(self, pack: ObjectId, size: int, rows: bytes) -> None:
         """Take in a pack of this device that no record names yet."""

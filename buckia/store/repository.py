@@ -306,11 +306,14 @@ class Repository:
             linked = self.journal.acknowledge(data, record)
             if isinstance(record.body, Snapshot):
                 mine = {ref.id: ref for ref in record.body.packs}
+                large = any(ref.rows is None for ref in mine.values())
                 for pack, size, rows in self.ledger.pending_packs():
-                    if pack in mine:
+                    if pack in mine and not large:
                         self.catalog.add_pack(pack, size, rows)
-                        if mine[pack].rows is None:
-                            self.catalog.remember_footers([(pack, rows)])
+                    elif pack in mine and mine[pack].rows is None:
+                        self.catalog.remember_footers([(pack, rows)])
+                if large:
+                    self.catalog.forget_index()
                 self.ledger.forget_packs(mine)
             if on_acknowledge is not None:
                 on_acknowledge()

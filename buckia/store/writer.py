@@ -152,6 +152,8 @@ class PackWriter:
         for pack in packs:
             self._send(pack)
         self._transfer.drain()
+        self._new.clear()
+        self._free.clear()
 
 
 @dataclass(slots=True)

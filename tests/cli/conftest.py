@@ -26,6 +26,7 @@ from buckia.events import (
     Traffic,
     VerifyResult,
 )
+from tests.cli.support import World
 
 SAMPLE_TRAFFIC = Traffic(Requests(put=158, list=2), retries=0, bytes_uploaded=2_310_000_000, bytes_downloaded=0)
 
@@ -141,3 +142,9 @@ def buckia(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, printed.out, printed.err)
 
     return invoke
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A place for a bucket and devices."""
+    return World(tmp_path)

@@ -21,7 +21,21 @@ from buckia.local.paths import (
 )
 
 TRICKS = st.sampled_from(
-    [*"./\\:\0 ~-_aB1", "..", ".buckia", "_buckia", "con", "nul", "\u200c", "\u212a", "\ufeff", "\u0301", "$", "CON.", "é"]
+    [
+        *"./\\:\0 ~-_aB1",
+        "..",
+        ".buckia",
+        "_buckia",
+        "con",
+        "nul",
+        "\u200c",
+        "\u212a",
+        "\ufeff",
+        "\u0301",
+        "$",
+        "CON.",
+        "é",
+    ]
 )
 NAMES = st.one_of(st.lists(TRICKS, max_size=6).map("".join), st.text(max_size=12))
 RAW = st.one_of(NAMES.map(lambda name: name.encode("utf-8", "surrogatepass")), st.binary(max_size=12))

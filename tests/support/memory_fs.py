@@ -1,7 +1,7 @@
 """A disk in memory: quick, deterministic, and able to die at any call and to lose what was not flushed.
 
-It implements ``buckia.local.fs.FileSystem``. Users' programs are played by ``put``, ``get``, ``remove`` and ``tree``, which are no calls of
-the product: they neither count nor fail.
+It implements ``buckia.local.fs.FileSystem``. Users' programs are played by ``put``, ``get``, ``move``, ``remove`` and
+``tree``, which are no calls of the product: they neither count nor fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from buckia.local.fs import (
 )
 
 Hook = Callable[[str, str, str], None]
-"""Called with (call, phase, path); phase is ``before``, ``during`` (half of a write is done) or ``after``. May raise."""
+"""Called with (call, phase, path): phase ``before``, ``during`` (half of a write is done) or ``after``. May raise."""
 
 START_NS = 1_700_000_000_000_000_000
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,7 +119,7 @@ class _Handle:
 
 
 class MemoryFileSystem:
-    """A file system with one device. ``capacity`` limits the bytes of all files; ``tick_ns`` is how far a change moves the clock."""
+    """A file system with one device. ``capacity`` limits the bytes of files; changes move the clock by ``tick_ns``."""
 
     def __init__(self, *, tick_ns: int = 100_000_000, insensitive: bool = False, capacity: int | None = None) -> None:
         self.clock_ns = START_NS
@@ -163,7 +163,7 @@ class MemoryFileSystem:
         self.hook = None
 
     def lose_power(self, choose: Callable[[int], int]) -> None:
-        """Then lose what was not flushed: ``choose(n)`` picks from ``range(n)`` how many names survive and what of each file."""
+        """Then lose what was not flushed: ``choose(n)``, below n, says how many names survive and what of each file."""
         kept = choose(len(self._pending) + 1)
         for _, undo in reversed(self._pending[kept:]):
             undo()
@@ -216,9 +216,7 @@ class MemoryFileSystem:
     def _entry(self, name: str, inode: _Inode) -> DiskEntry:
         if inode.kind == DIRECTORY:
             return DiskEntry(name, DIRECTORY, inode.mode, 0, 0, 0, 0)
-        return DiskEntry(
-            name, inode.kind, inode.mode, len(inode.data), inode.mtime_ns, inode.ctime_ns, inode.number
-        )
+        return DiskEntry(name, inode.kind, inode.mode, len(inode.data), inode.mtime_ns, inode.ctime_ns, inode.number)
 
     def _take(self, amount: int, path: str) -> None:
         if self.capacity is not None and self._used + amount > self.capacity:
@@ -387,7 +385,7 @@ class MemoryFileSystem:
     # --- what users and their programs do: durable at once, never failing, not counted ---
 
     def put(self, path: str, data: bytes | str, *, mode: int | None = None, mtime_ns: int | None = None) -> None:
-        """Write a file in place, or make a link to a ``str``; directories above it come into being. A directory ends in ``/``."""
+        """Write a file in place, make a link to a ``str``, or a directory if ``path`` ends in ``/``."""
         parts = self._split(path)
         made = "/"
         for part in parts if path.endswith("/") else parts[:-1]:

@@ -49,7 +49,11 @@ def test_scan_tells_kinds_sizes_and_times(place: tuple[FileSystem, str]) -> None
     fs.symlink(b"file", f"{root}/link")
     fs.mkdir(f"{root}/directory")
     found = {entry[0]: DiskEntry(*entry) for entry in fs.scan(root)}
-    assert {name: entry.kind for name, entry in found.items()} == {"file": FILE, "link": SYMLINK, "directory": DIRECTORY}
+    assert {name: entry.kind for name, entry in found.items()} == {
+        "file": FILE,
+        "link": SYMLINK,
+        "directory": DIRECTORY,
+    }
     assert found["file"][2:5] == (0o640, 5, 1_600_000_000_123_456_789)
     assert found["directory"][3:] == (0, 0, 0, 0)
     assert found["link"].size == 4

@@ -1,4 +1,4 @@
-"""Nothing is overwritten but what was expected, nothing is written through a link, and a cut at any call leaves old or new."""
+"""Nothing is overwritten but what was expected, nothing goes through a link, a cut at any call leaves old or new."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def make(fs: FileSystem, path: str, data: bytes = b"old") -> Stat:
     return stat(fs, path)
 
 
-def put(writer: Writer, path: str, data: bytes = b"new", expected: Stat | None = None, *, trash: bool = False) -> LocalError | None:
+def put(
+    writer: Writer, path: str, data: bytes = b"new", expected: Stat | None = None, *, trash: bool = False
+) -> LocalError | None:
     """Stage, flush and place one file; the error, if there was one."""
     staged = writer.stage_file(path.rpartition("/")[0], [data[:1], data[1:]], mode=0o640, mtime_ns=1_000_000_007)
     writer.flush_staged([staged])
@@ -177,7 +179,7 @@ def test_paths_that_lead_elsewhere_are_refused(place: Place, path: str) -> None:
 
 
 def test_dangerous_mode_bits_are_not_restored(place: Place) -> None:
-    fs, root, writer = place
+    _, _, writer = place
     staged = writer.stage_file("", [b"#!"], mode=0o6755, mtime_ns=1)
     assert staged.entry.mode == 0o755
     writer.make_directory("d")
@@ -185,7 +187,7 @@ def test_dangerous_mode_bits_are_not_restored(place: Place) -> None:
 
 
 def test_a_file_that_its_owner_cannot_read_is_flushed_in_time(place: Place) -> None:
-    fs, root, writer = place
+    _, _, writer = place
     staged = writer.stage_file("", [b"x"], mode=0o200, mtime_ns=1)
     assert staged.flushed
     writer.flush_staged([staged])

@@ -1,0 +1,347 @@
+"""Restores a snapshot from a bucket: `python specs/reader.py BUCKET_DIR FOLDER TARGET [--snapshot HASH] [--journal]`.
+
+Written from `format.md` (the bytes; "section" means one of it) and `limits.md` (the bounds), to be read beside them.
+The bucket is a directory of this machine with a file per object; nothing in it is changed. Where versions are in
+conflict, the current one is restored.
+"""
+
+import argparse
+import os
+import re
+import struct
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zstandard
+from blake3 import blake3
+
+MIB = 1 << 20
+ID_KEYS = [blake3(bytes([kind]), derive_key_context="buckia v1 public id").digest() for kind in range(3)]
+CONTENT_KEY = blake3(b"", derive_key_context="buckia v1 content").digest()
+
+# Shapes of structured data: a range of integers, the length of a bin, a type, a constant, (alternatives), [elements] or
+# [..., each element].
+ZERO, ONE, TWO, MODE = range(1), range(1, 2), range(2, 3), range(4096)
+SIZE, POSITIVE, SEQ, TIME = range(1 << 53), range(1, 1 << 53), range(1, 10**10), range(-1 << 63, 1 << 63)
+DIGEST = (None, [range(1, 5), bytes])
+FOLDER = ["buckia", ONE, ONE, ZERO, str]
+PACKS = [..., [32, SIZE, (None, bytes)]]
+COMMON = [[..., str], [..., [16, SEQ, 32]], TIME, str]
+KINDS = (["snapshot", *COMMON, [32, 32, SIZE, SIZE, PACKS]], ["condemn", *COMMON, [[..., 32]]], ["ack", *COMMON, []])
+RECORD = tuple([16, SEQ, (None, 32), *kind, None] for kind in KINDS)
+SEGMENT = [[..., [16, SEQ, SEQ]], [..., bytes], [..., [32, SIZE]]]
+FILE = [SIZE, SEQ, ZERO, SIZE, TIME, MODE, [range(9), 32], DIGEST]
+SYMLINK = [SIZE, SEQ, ONE, range(1, 4097), TIME, ZERO, bytes, DIGEST]
+DIRECTORY = [SIZE, SEQ, TWO, ZERO, ZERO, MODE, None, DIGEST]
+DEFAULT = [0, 0, 2, 0, 0, 0o755, None, None]  # of a directory without a version
+ENTRY = [bytes, [..., (FILE, SYMLINK, DIRECTORY)], (None, [32, 32, SIZE, SIZE])]
+NODES = {
+    1: ([ONE, ONE, ZERO, [..., 16], [..., ENTRY]], [ONE, ONE, range(1, 8), [], [..., [bytes, 32, 32, SIZE, SIZE]]]),
+    2: ([ONE, TWO, range(8), [], [..., [32, POSITIVE, POSITIVE]]],),
+}
+
+Place = tuple[bytes, int, int, int, int]  # pack, codec, offset, length, raw length
+Places = list[tuple[tuple[int, bytes], Place]]  # (type, id), where it is
+Read = Callable[[int, bytes], bytes]  # (type, id) -> the blob's raw bytes
+
+
+class FormatError(Exception):
+    """The bytes are not what the format allows, or name something that this reader does not know."""
+
+
+class IntegrityError(Exception):
+    """Bytes are missing, or are not those that their name or id promises."""
+
+
+def check(holds: object, message: str, error: type[Exception] = FormatError) -> None:
+    """Raises the error unless `holds`."""
+    if not holds:
+        raise error(message)
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a value has a shape."""
+    if isinstance(shape, tuple):
+        return any(fits(value, one) for one in shape)
+    if isinstance(shape, range):
+        return type(value) is int and value in shape
+    if isinstance(shape, int):
+        return type(value) is bytes and len(value) == shape
+    if not isinstance(shape, list) or type(value) is not list:
+        return type(value) is shape or (type(value) is type(shape) and value == shape)
+    if shape[:1] == [...]:
+        return all(fits(item, shape[1]) for item in value)
+    return len(value) == len(shape) and all(map(fits, value, shape))
+
+
+def unpack(raw: bytes, shape: Any) -> Any:
+    """Section 2: the value, if the bytes are canonical msgpack of it and it has the shape."""
+    try:
+        value = msgpack.unpackb(raw, max_array_len=MIB)
+        holds = fits(value, shape) and msgpack.packb(value) == raw
+    except (ValueError, TypeError, OverflowError) as error:
+        raise FormatError(f"not msgpack: {error}") from error
+    check(holds, "not canonical msgpack, or of another shape or version")
+    return value
+
+
+def ascending(values: list[Any]) -> bool:
+    """Whether the values are sorted, each once."""
+    return all(a < b for a, b in pairwise(values))
+
+
+def decode_rows(raw: bytes, pack: bytes, size: int) -> Places:
+    """Section 4: the footer of a pack of `size` bytes."""
+    places: Places = []
+    offset = 76
+    check(len(raw) % 48 == 0 and 48 <= len(raw) <= 48 << 16 and size <= 128 * MIB, "a footer or pack of a bad size")
+    for kind, codec, zero, name, start, length, raw_length in struct.iter_unpack(">BBH32sIII", raw):
+        check(kind < 3 and codec < 2 and zero == 0 and start == offset, "a gap, or an unknown type or codec")
+        check(1 <= length <= raw_length <= 16 * MIB, "a bad length")
+        places.append(((kind, name), (pack, codec, start, length, raw_length)))
+        offset += length
+    check(offset + len(raw) + 8 == size, "the footer does not begin where the payloads end")
+    return places
+
+
+def decode_pack(raw: bytes) -> Places:
+    """Section 4: what a whole pack holds."""
+    check(len(raw) >= 133 and raw[:12] == b"BKPK\1" + bytes(7) and raw[44:76] == bytes(32), "not a pack's header")
+    start = len(raw) - 8 - 48 * int.from_bytes(raw[-8:-4], "big")
+    check(raw[-4:] == b"BKPE" and start > 76, "not a pack's end")
+    return decode_rows(raw[start:-8], blake3(raw).digest(), len(raw))
+
+
+def decode_blob(kind: int, name: bytes, codec: int, payload: bytes, raw_length: int) -> bytes:
+    """Section 4: the raw bytes. Bounds come before the decompression, and the id decides."""
+    if codec == 1:
+        try:
+            frame = zstandard.get_frame_parameters(payload)
+            check(payload[:4] == b"\x28\xb5\x2f\xfd" and frame.content_size == raw_length, "a frame of another size")
+            check(frame.window_size <= 16 * MIB and not frame.dict_id, "a frame with a large window or a dictionary")
+            payload = zstandard.ZstdDecompressor().decompress(payload, raw_length, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise FormatError(f"not one zstd frame: {error}") from error
+    check(codec < 2 and len(payload) == raw_length, "an unknown codec, or a blob of another length than its row says")
+    check(blake3(payload, key=ID_KEYS[kind]).digest() == name, f"blob {name.hex()} has other bytes", IntegrityError)
+    return payload
+
+
+def decode_record(raw: bytes) -> list[Any]:
+    """Section 6: the ten fields."""
+    check(raw[:8] == b"BKJR\1\0\0\0" and len(raw) <= 8 * MIB, "not a record's header, or too long")
+    record: list[Any] = unpack(raw[8:], RECORD)
+    device, seq, prev, kind, features, vector, _, name, body, _ = record
+    devices = [link[0] for link in vector]
+    check((prev is None) == (seq == 1) and not features and len(name.encode()) <= 64, "a bad prev, name or feature")
+    check(len(vector) <= 4096 and ascending(devices) and device not in devices, "a bad vector")
+    check(kind != "condemn" or ascending(body[0]), "unsorted ids")
+    for pack, size, rows in body[4] if kind == "snapshot" else []:
+        check(rows is None or decode_rows(rows, pack, size), "no rows")
+    return record
+
+
+def decode_segment(raw: bytes) -> tuple[list[bytes], Places]:
+    """Section 8: the embedded records, and where blobs are. It is a cache: hashes and ids decide, whatever it says."""
+    head, meta, count = struct.unpack(">8sII", raw[:16].ljust(16, b"\0"))
+    check(head == b"BKSG\1\0\0\0" and len(raw) == 16 + meta + 52 * count, "not a segment's header, or another length")
+    ranges, records, packs = unpack(raw[16 : 16 + meta], SEGMENT)
+    apart = all(a[0] < b[0] or (a[0] == b[0] and a[2] + 1 < b[1]) for a, b in pairwise(ranges))
+    check(apart and all(first <= last for _, first, last in ranges), "bad ranges")
+    check(len(records) == sum(last - first + 1 for _, first, last in ranges), "not the records that it covers")
+    covered = ([device, seq] for device, first, last in ranges for seq in range(first, last + 1))
+    check(all(decode_record(record)[:2] == next(covered) for record in records), "not the records that it covers")
+    rows = list(struct.iter_unpack(">32sIIIIBBH", raw[16 + meta :]))
+    check(ascending([pack[0] for pack in packs]) and all(a[:2] <= b[:2] for a, b in pairwise(rows)), "out of order")
+    check(all(row[1] < len(packs) and row[5] < 3 and row[6] < 2 and row[7] == 0 for row in rows), "a bad row")
+    return records, [((row[5], row[0]), (packs[row[1]][0], row[6], *row[2:5])) for row in rows]
+
+
+def current(versions: list[Any]) -> Any:
+    """Section 9: the version that counts: of kind 2 if one is. The order of indices is that of the device ids."""
+    return max(versions, key=lambda version: (version[2] == 2, version[4], version[0], version[1]))
+
+
+def measure(level: int, devices: list[bytes], items: list[Any]) -> list[Any]:
+    """Section 9: content hash, files and bytes of a directory node, which the node above must state."""
+    used = {version[0] for item in items for version in ([] if level else item[1])}
+    check(ascending(devices) and sorted(used) == list(range(len(devices))), "not the devices of its items")
+    hashed, files, size = [], 0, 0
+    for name, versions, below in [(item[0], [], item[1:]) if level else item for item in items]:
+        check(
+            1 <= len(name) <= 255 and name.decode(errors="ignore").encode() == name,
+            "a name that is no UTF-8, or too long",
+        )
+        check(name not in (b".", b"..") and not set(name) & set(b"/\0"), "an unsafe name")
+        check((versions or below) and ascending([version[:2] for version in versions]), "no versions, or unsorted ones")
+        check(
+            all(version[2] != 1 or version[3] == len(version[6]) for version in versions), "a target of another length"
+        )
+        plain = {msgpack.packb([what, mode, content]) for _, _, what, _, _, mode, content, _ in versions}
+        content = below[1] if below else None
+        hashed.append([name, content] if level else [name, [*map(msgpack.unpackb, sorted(plain))], content])
+        one = not below and current(versions)[2] < 2
+        files, size = files + (below[2] if below else one), size + (below[3] if below else one and current(versions)[3])
+    return [blake3(msgpack.packb([level, hashed]), key=CONTENT_KEY).digest(), files, size]
+
+
+def leaves(read: Read, kind: int, said: list[Any], level: int | None = None, last: bool = True) -> list[Any]:
+    """Sections 9 and 10: all items of level 0 below a node, of which `said` is the id and more. A root's level is None;
+    `last` is whether the node is the last of its level.
+    """
+    _, _, at, devices, items = unpack(read(kind, said[0]), NODES[kind])
+    check(at == level and items if level is not None else not at or len(items) > 1, "a bad level, or a needless node")
+    for n, item in enumerate(items, 1):
+        word = item[0] if kind == 2 else blake3(item[0], key=ID_KEYS[1]).digest()[4 * at :]
+        ends = n == 512 or (n >= 32 and int.from_bytes(word[:4], "big") < 44739242)
+        check(ends or last if n == len(items) else not ends, "a node that ends elsewhere than a writer cuts")
+    bytes_and_chunks = [sum(b * (1 if at else c) for _, b, c in items), sum(c for *_, c in items)] if kind == 2 else []
+    stated = measure(at, devices, items) if kind == 1 else bytes_and_chunks
+    check(stated[: len(said) - 1] == said[1:], "a node is not what is said of it")
+    found = [] if at else items
+    for item in items if at else []:
+        found += leaves(read, kind, item if kind == 2 else item[1:], at - 1, last and item is items[-1])
+        check(kind == 2 or found[-1][0] == item[0], "another last name")
+    check(all(a[0] < b[0] if kind == 1 else a[0] != b[0] for a, b in pairwise(found)), "out of order, or not folded")
+    return found
+
+
+def pack_key(pack: bytes) -> str:
+    """Section 1."""
+    return f"packs/{pack.hex()[:2]}/{pack.hex()}"
+
+
+class Bucket:
+    """One folder of a bucket: `records` (hash -> fields) that its tips, or all of its journal, lead to."""
+
+    def __init__(self, bucket: str, folder: str, journal: bool = False) -> None:
+        self.path = Path(bucket, folder, "_buckia")
+        self.places: dict[tuple[int, bytes], Place] = {}
+        self.records: dict[bytes, list[Any]] = {}
+        check(unpack(self.get("folder"), FOLDER)[4] == folder, "the folder object of another folder")
+        embedded, known = {}, set()
+        for file in self.path.glob("segments/*"):
+            records, places = decode_segment(self.get(f"segments/{file.name}", file.name))
+            embedded.update({blake3(record).digest(): record for record in records})
+            known |= self.learn(places)
+        links = self.listed("journal/*/*" if journal else "tips/*")
+        while links:
+            device, seq, name = links.pop()
+            if name not in self.records:
+                key = f"journal/{device.hex()}/{seq:010}-{name.hex()}"
+                record = decode_record(embedded.get(name) or self.get(key, name.hex()))
+                check(record[:2] == [device, seq], "a record under the name of another")
+                links += [*record[5], [device, seq - 1, record[2]]] if record[2] else record[5]
+                self.records[name] = record
+                for pack, size, rows in record[8][4] if record[3] == "snapshot" else []:
+                    if rows:
+                        self.learn(decode_rows(rows, pack, size))
+                    elif pack not in known and (self.path / pack_key(pack)).is_file():
+                        self.learn(decode_pack(self.get(pack_key(pack), pack.hex())))
+        check(len({(record[0], record[1]) for record in self.records.values()}) == len(self.records), "a fork")
+
+    def learn(self, places: Places) -> set[bytes]:
+        """Takes the places that still exist: a collector may have deleted packs. Returns the packs that were there."""
+        packs = {place[0] for _, place in places}
+        there = {pack for pack in packs if (self.path / pack_key(pack)).is_file()}
+        self.places.update((blob, place) for blob, place in places if place[0] in there)
+        return there
+
+    def listed(self, pattern: str) -> list[list[Any]]:
+        """[device, seq, hash] of each object that matches."""
+        names = (file.relative_to(self.path).as_posix() for file in sorted(self.path.glob(pattern)))
+        found = [re.fullmatch("(?:tips|journal)/([0-9a-f]{32})[./]([0-9]{10})-([0-9a-f]{64})", name) for name in names]
+        return [[bytes.fromhex(name[1]), int(name[2]), bytes.fromhex(name[3])] for name in found if name]
+
+    def get(self, key: str, name: str | None = None) -> bytes:
+        """The object; its hash must be `name`, if that is given."""
+        check((self.path / key).is_file(), f"{key} is missing", IntegrityError)
+        raw = (self.path / key).read_bytes()
+        check(name in (None, blake3(raw).hexdigest()), f"{key} has other bytes", IntegrityError)
+        return raw
+
+    def read(self, kind: int, name: bytes) -> bytes:
+        """The raw bytes of a blob."""
+        check((kind, name) in self.places, f"no pack holds blob {name.hex()}", IntegrityError)
+        pack, codec, offset, length, raw_length = self.places[kind, name]
+        with (self.path / pack_key(pack)).open("rb") as stream:
+            stream.seek(offset)
+            return decode_blob(kind, name, codec, stream.read(length), raw_length)
+
+    def heads(self) -> list[bytes]:
+        """The hashes of snapshots that no other snapshot includes; records of other kinds change no tree."""
+        snapshots = {name: record for name, record in self.records.items() if record[3] == "snapshot"}
+        known: dict[bytes, int] = {}
+        for device, seq, prev, _, _, vector, *_ in snapshots.values():
+            for other, number in [(link[0], link[1]) for link in vector] + ([(device, seq - 1)] if prev else []):
+                known[other] = max(known.get(other, 0), number)
+        return sorted(name for name, record in snapshots.items() if record[1] > known.get(record[0], 0))
+
+
+def restore_file(read: Read, path: bytes, size: int, content: list[Any]) -> None:
+    """Section 10: writes a new file from its chunks."""
+    depth, name = content
+    chunks = leaves(read, 2, [name, size], depth - 1) if depth else [[name, size, 1]] if size else []
+    check(size or name == blake3(b"", key=ID_KEYS[0]).digest(), "an empty file with another id")
+    check(not depth or sum(repeat for _, _, repeat in chunks) > 1, "a list where one chunk would do")
+    with open(path, "xb") as out:
+        for name, length, repeat in chunks:
+            raw = read(0, name)
+            check(len(raw) == length, "a chunk of another length than its list says")
+            for _ in range(repeat):
+                out.write(raw)
+
+
+def restore(read: Read, path: bytes, root: list[Any], depth: int = 0) -> None:
+    """Fills an empty directory. `root` is [id, content hash, files, bytes] of the root node of what belongs in it."""
+    entries = leaves(read, 1, root)
+    check(depth < 128 and (entries or not depth), "too deep, or a subtree without entries")
+    for name, versions, below in entries:
+        inside = os.path.join(path, name)
+        check(os.path.basename(inside) == name, "a name that means something else on this machine")
+        _, _, kind, size, mtime, mode, content, _ = current(versions or [DEFAULT])
+        if below or kind == 2:
+            os.mkdir(inside, 0o700)
+            if below:
+                restore(read, inside, below, depth + 1)
+            os.chmod(inside, mode & 0o777 if kind == 2 else 0o755)
+        elif kind == 1:
+            check(b"\0" not in content, "a target that no link can have")
+            os.symlink(content, inside)
+            os.utime(inside, ns=(mtime, mtime), follow_symlinks=False)
+        else:
+            restore_file(read, inside, size, content)
+            os.chmod(inside, mode & 0o777)
+            os.utime(inside, ns=(mtime, mtime))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Returns its exit status."""
+    parser = argparse.ArgumentParser(description="Restores a snapshot from a bucket.")
+    parser.add_argument("bucket")
+    parser.add_argument("folder", help="'' for the bucket's top")
+    parser.add_argument("target", help="a directory that does not exist, or is empty")
+    parser.add_argument("--snapshot", help="hash of a snapshot's record")
+    parser.add_argument("--journal", action="store_true", help="list journal/ instead of tips/")
+    given = parser.parse_args(arguments)
+    try:
+        bucket = Bucket(given.bucket, given.folder, given.journal)
+        heads = [given.snapshot] if given.snapshot else [head.hex() for head in bucket.heads()]
+        check(len(heads) == 1, f"choose one of {len(heads)} heads with --snapshot: {' '.join(heads)}")
+        record = bucket.records.get(bytes.fromhex(heads[0]))
+        check(record and record[3] == "snapshot", "no such snapshot")
+        os.makedirs(given.target, exist_ok=True)
+        check(not os.listdir(given.target), "the target is not empty")
+        restore(bucket.read, os.fsencode(given.target), record[8][:4] if record else [])
+    except (FormatError, IntegrityError, OSError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
