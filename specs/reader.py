@@ -10,8 +10,8 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ CONTENT_KEY = blake3(b"", derive_key_context="buckia v1 content").digest()
 ZERO, ONE, TWO, MODE = range(1), range(1, 2), range(2, 3), range(4096)
 SIZE, POSITIVE, SEQ, TIME = range(1 << 53), range(1, 1 << 53), range(1, 10**10), range(-1 << 63, 1 << 63)
 DIGEST = (None, [range(1, 5), bytes])
-FOLDER = ["buckia", ONE, ONE, ZERO, str]
 PACKS = [..., [32, SIZE, (None, bytes)]]
 COMMON = [[..., str], [..., [16, SEQ, 32]], TIME, str]
 KINDS = (["snapshot", *COMMON, [32, 32, SIZE, SIZE, PACKS]], ["condemn", *COMMON, [[..., 32]]], ["ack", *COMMON, []])
@@ -82,10 +81,9 @@ def unpack(raw: bytes, shape: Any) -> Any:
     """Section 2: the value, if the bytes are canonical msgpack of it and it has the shape."""
     try:
         value = msgpack.unpackb(raw, max_array_len=MIB)
-        holds = fits(value, shape) and msgpack.packb(value) == raw
+        check(fits(value, shape) and msgpack.packb(value) == raw, "not canonical, or of another shape or version")
     except (ValueError, TypeError, OverflowError) as error:
         raise FormatError(f"not msgpack: {error}") from error
-    check(holds, "not canonical msgpack, or of another shape or version")
     return value
 
 
@@ -96,8 +94,7 @@ def ascending(values: list[Any]) -> bool:
 
 def decode_rows(raw: bytes, pack: bytes, size: int) -> Places:
     """Section 4: the footer of a pack of `size` bytes."""
-    places: Places = []
-    offset = 76
+    places, offset = [], 76
     check(len(raw) % 48 == 0 and 48 <= len(raw) <= 48 << 16 and size <= 128 * MIB, "a footer or pack of a bad size")
     for kind, codec, zero, name, start, length, raw_length in struct.iter_unpack(">BBH32sIII", raw):
         check(kind < 3 and codec < 2 and zero == 0 and start == offset, "a gap, or an unknown type or codec")
@@ -132,7 +129,7 @@ def decode_blob(kind: int, name: bytes, codec: int, payload: bytes, raw_length: 
 
 
 def decode_record(raw: bytes) -> list[Any]:
-    """Section 6: the ten fields."""
+    """Section 6: the ten fields, and the [device, seq, hash] of all records that it names, `prev` too."""
     check(raw[:8] == b"BKJR\1\0\0\0" and len(raw) <= 8 * MIB, "not a record's header, or too long")
     record: list[Any] = unpack(raw[8:], RECORD)
     device, seq, prev, kind, features, vector, _, name, body, _ = record
@@ -142,7 +139,7 @@ def decode_record(raw: bytes) -> list[Any]:
     check(kind != "condemn" or ascending(body[0]), "unsorted ids")
     for pack, size, rows in body[4] if kind == "snapshot" else []:
         check(rows is None or decode_rows(rows, pack, size), "no rows")
-    return record
+    return [*record, [*vector, [device, seq - 1, prev]] if prev else vector]
 
 
 def decode_segment(raw: bytes) -> tuple[list[bytes], Places]:
@@ -169,21 +166,17 @@ def current(versions: list[Any]) -> Any:
 def measure(level: int, devices: list[bytes], items: list[Any]) -> list[Any]:
     """Section 9: content hash, files and bytes of a directory node, which the node above must state."""
     used = {version[0] for item in items for version in ([] if level else item[1])}
-    check(ascending(devices) and sorted(used) == list(range(len(devices))), "not the devices of its items")
+    check(ascending(devices) and sorted(used) == [*range(len(devices))], "not the devices of its items")
+    check(ascending([item[0] for item in items]), "names out of order")
     hashed, files, size = [], 0, 0
     for name, versions, below in [(item[0], [], item[1:]) if level else item for item in items]:
-        check(
-            1 <= len(name) <= 255 and name.decode(errors="ignore").encode() == name,
-            "a name that is no UTF-8, or too long",
-        )
+        check(1 <= len(name) <= 255 and name.decode(errors="ignore").encode() == name, "a name too long, or no UTF-8")
         check(name not in (b".", b"..") and not set(name) & set(b"/\0"), "an unsafe name")
         check((versions or below) and ascending([version[:2] for version in versions]), "no versions, or unsorted ones")
-        check(
-            all(version[2] != 1 or version[3] == len(version[6]) for version in versions), "a target of another length"
-        )
+        check(all(version[3] == len(version[6]) for version in versions if version[2] == 1), "a link of another size")
         plain = {msgpack.packb([what, mode, content]) for _, _, what, _, _, mode, content, _ in versions}
-        content = below[1] if below else None
-        hashed.append([name, content] if level else [name, [*map(msgpack.unpackb, sorted(plain))], content])
+        values = [[msgpack.unpackb(value) for value in sorted(plain)]]
+        hashed.append([name, *([] if level else values), below and below[1]])
         one = not below and current(versions)[2] < 2
         files, size = files + (below[2] if below else one), size + (below[3] if below else one and current(versions)[3])
     return [blake3(msgpack.packb([level, hashed]), key=CONTENT_KEY).digest(), files, size]
@@ -222,7 +215,7 @@ class Bucket:
         self.path = Path(bucket, folder, "_buckia")
         self.places: dict[tuple[int, bytes], Place] = {}
         self.records: dict[bytes, list[Any]] = {}
-        check(unpack(self.get("folder"), FOLDER)[4] == folder, "the folder object of another folder")
+        unpack(self.get("folder"), ["buckia", ONE, ONE, ZERO, folder])
         embedded, known = {}, set()
         for file in self.path.glob("segments/*"):
             records, places = decode_segment(self.get(f"segments/{file.name}", file.name))
@@ -235,8 +228,8 @@ class Bucket:
                 key = f"journal/{device.hex()}/{seq:010}-{name.hex()}"
                 record = decode_record(embedded.get(name) or self.get(key, name.hex()))
                 check(record[:2] == [device, seq], "a record under the name of another")
-                links += [*record[5], [device, seq - 1, record[2]]] if record[2] else record[5]
                 self.records[name] = record
+                links += record[10]
                 for pack, size, rows in record[8][4] if record[3] == "snapshot" else []:
                     if rows:
                         self.learn(decode_rows(rows, pack, size))
@@ -246,8 +239,7 @@ class Bucket:
 
     def learn(self, places: Places) -> set[bytes]:
         """Takes the places that still exist: a collector may have deleted packs. Returns the packs that were there."""
-        packs = {place[0] for _, place in places}
-        there = {pack for pack in packs if (self.path / pack_key(pack)).is_file()}
+        there = {pack for pack in {place[0] for _, place in places} if (self.path / pack_key(pack)).is_file()}
         self.places.update((blob, place) for blob, place in places if place[0] in there)
         return there
 
@@ -255,6 +247,8 @@ class Bucket:
         """[device, seq, hash] of each object that matches."""
         names = (file.relative_to(self.path).as_posix() for file in sorted(self.path.glob(pattern)))
         found = [re.fullmatch("(?:tips|journal)/([0-9a-f]{32})[./]([0-9]{10})-([0-9a-f]{64})", name) for name in names]
+        for tip in filter(None, found if pattern == "tips/*" else []):
+            check(self.get(tip[0]).hex() == tip[3], f"{tip[0]} has other bytes", IntegrityError)
         return [[bytes.fromhex(name[1]), int(name[2]), bytes.fromhex(name[3])] for name in found if name]
 
     def get(self, key: str, name: str | None = None) -> bytes:
@@ -276,9 +270,8 @@ class Bucket:
         """The hashes of snapshots that no other snapshot includes; records of other kinds change no tree."""
         snapshots = {name: record for name, record in self.records.items() if record[3] == "snapshot"}
         known: dict[bytes, int] = {}
-        for device, seq, prev, _, _, vector, *_ in snapshots.values():
-            for other, number in [(link[0], link[1]) for link in vector] + ([(device, seq - 1)] if prev else []):
-                known[other] = max(known.get(other, 0), number)
+        for device, seq, _ in (link for record in snapshots.values() for link in record[10]):
+            known[device] = max(known.get(device, 0), seq)
         return sorted(name for name, record in snapshots.items() if record[1] > known.get(record[0], 0))
 
 
@@ -287,27 +280,29 @@ def restore_file(read: Read, path: bytes, size: int, content: list[Any]) -> None
     depth, name = content
     chunks = leaves(read, 2, [name, size], depth - 1) if depth else [[name, size, 1]] if size else []
     check(size or name == blake3(b"", key=ID_KEYS[0]).digest(), "an empty file with another id")
-    check(not depth or sum(repeat for _, _, repeat in chunks) > 1, "a list where one chunk would do")
+    check(not depth or sum(times for _, _, times in chunks) > 1, "a list where one chunk would do")
     with open(path, "xb") as out:
-        for name, length, repeat in chunks:
+        for name, length, times in chunks:
             raw = read(0, name)
             check(len(raw) == length, "a chunk of another length than its list says")
-            for _ in range(repeat):
-                out.write(raw)
+            out.writelines(repeat(raw, times))
 
 
-def restore(read: Read, path: bytes, root: list[Any], depth: int = 0) -> None:
-    """Fills an empty directory. `root` is [id, content hash, files, bytes] of the root node of what belongs in it."""
+def restore(read: Read, path: bytes, root: list[Any], left: Iterator[int], depth: int = 0) -> None:
+    """Fills an empty directory. `root` is [id, content hash, files, bytes] of the root node of what belongs in it.
+    `left` counts entries, as a small tree can name a subtree exponentially often.
+    """
     entries = leaves(read, 1, root)
     check(depth < 128 and (entries or not depth), "too deep, or a subtree without entries")
     for name, versions, below in entries:
+        check(next(left, None) is not None, "too many entries")
         inside = os.path.join(path, name)
         check(os.path.basename(inside) == name, "a name that means something else on this machine")
         _, _, kind, size, mtime, mode, content, _ = current(versions or [DEFAULT])
         if below or kind == 2:
             os.mkdir(inside, 0o700)
             if below:
-                restore(read, inside, below, depth + 1)
+                restore(read, inside, below, left, depth + 1)
             os.chmod(inside, mode & 0o777 if kind == 2 else 0o755)
         elif kind == 1:
             check(b"\0" not in content, "a target that no link can have")
@@ -322,9 +317,8 @@ def restore(read: Read, path: bytes, root: list[Any], depth: int = 0) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns its exit status."""
     parser = argparse.ArgumentParser(description="Restores a snapshot from a bucket.")
-    parser.add_argument("bucket")
-    parser.add_argument("folder", help="'' for the bucket's top")
-    parser.add_argument("target", help="a directory that does not exist, or is empty")
+    for name, meaning in (("bucket", "a directory"), ("folder", "'' for the top"), ("target", "new or empty")):
+        parser.add_argument(name, help=meaning)
     parser.add_argument("--snapshot", help="hash of a snapshot's record")
     parser.add_argument("--journal", action="store_true", help="list journal/ instead of tips/")
     given = parser.parse_args(arguments)
@@ -332,11 +326,11 @@ def main(arguments: list[str] | None = None) -> int:
         bucket = Bucket(given.bucket, given.folder, given.journal)
         heads = [given.snapshot] if given.snapshot else [head.hex() for head in bucket.heads()]
         check(len(heads) == 1, f"choose one of {len(heads)} heads with --snapshot: {' '.join(heads)}")
-        record = bucket.records.get(bytes.fromhex(heads[0]))
-        check(record and record[3] == "snapshot", "no such snapshot")
+        record = bucket.records.get(bytes.fromhex(heads[0]), [None] * 4)
+        check(record[3] == "snapshot", "no such snapshot")
         os.makedirs(given.target, exist_ok=True)
         check(not os.listdir(given.target), "the target is not empty")
-        restore(bucket.read, os.fsencode(given.target), record[8][:4] if record else [])
+        restore(bucket.read, os.fsencode(given.target), record[8][:4], iter(range(50_000_000)))
     except (FormatError, IntegrityError, OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 from buckia.client.session import Session
 from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
-from buckia.core.manifest import Subtree
 from buckia.engine import direct, history
 from buckia.engine.context import Confirm
-from buckia.engine.plan import DELETE_LOCAL, DELETE_REMOTE, DOWNLOAD, UPLOAD, Plan
+from buckia.engine.plan import DELETE_LOCAL, DELETE_REMOTE, DOWNLOAD, HIDE, UPLOAD, Plan
 from buckia.engine.reconcile import Sync
-from buckia.engine.verify import verify
 from buckia.errors import LocalError, RefusedError, UsageError
 from buckia.events import (
     Difference,
@@ -31,10 +29,10 @@ from buckia.events import (
     VerifyResult,
 )
 from buckia.location import Location
-from buckia.store.repository import Repository
 
 if TYPE_CHECKING:
     from buckia.config.file import BuckiaConfig
+    from buckia.engine.restore import RestoreOptions
 
 
 class BuckiaClient:
@@ -150,52 +148,65 @@ class BuckiaClient:
 
         Raises RefusedError if the target holds files and ``overwrite`` is false, or if nobody confirms a restore in place.
         """
+        from buckia.engine.restore import RestoreOptions, restore
+
         options = RestoreOptions(tuple(paths), overwrite, delete_extra, dry_run)
         if target is None:
             return self._restore_in_place(snapshot, options, confirm, progress_callback)
-        with self._session.counted() as traffic, self._session.reading() as repository:
+        session = self._session
+        with session.counted() as traffic, session.reading() as repository, session.threads() as executor:
             tree, name = history.resolve(repository, snapshot)
             where = str(Path(target).expanduser().absolute())
-            result = self._restore_to(repository, tree, where, options, progress_callback)
+            site = session.site(where, executor, session.progress(progress_callback))
+            result = restore(repository, site, tree, options)
         result.snapshot, result.traffic = name, traffic
         return result
 
     def _restore_in_place(
         self, snapshot: str, options: RestoreOptions, confirm: Confirm | None, progress_callback: ProgressCallback | None
     ) -> RestoreResult:
-        (root,) = self._roots(None, None)[:1]
-        if not options.dry_run:
-            question = f"Restore snapshot {snapshot} over {root.local}? What is there now is captured first."
-            if confirm is None or not confirm(question):
-                raise RefusedError(
-                    "A restore in place needs a confirmation. Nothing was changed.", hint="Answer the question, or add --yes."
-                )
-            captured = self.sync(allow_mass_delete=True)
-            if captured.failed:
-                raise LocalError(
-                    f"{captured.failed} files could not be captured, so nothing was restored: {captured.errors[0].reason}"
-                )
-        with self._session.counted() as traffic, self._session.reading(root.folder) as repository:
+        from buckia.engine.restore import restore
+
+        session = self._session
+        roots = self._roots(None, None)
+        if len(roots) != 1:
+            raise UsageError(
+                f"{len(roots)} folders are configured.", hint="Choose one with --folder, or name a directory with --target."
+            )
+        with session.reading(roots[0].folder) as repository:
+            # Before the capture, which makes a newer snapshot.
             tree, name = history.resolve(repository, snapshot)
-            in_place = replace(options, overwrite=True)
-            result = self._restore_to(repository, tree, os.path.realpath(root.local), in_place, progress_callback)
+        if not options.dry_run:
+            self._capture(roots[0], name, confirm)
+        with (
+            session.counted() as traffic,
+            session.workspace(roots[0], self.config.options(), progress_callback, write=False) as work,
+        ):
+            work.repository.open()
+            work.repository.refresh()
+            site = session.site(work.root, work.executor, work.progress)
+            site.rows = lambda path: work.state.directory(path)[1]
+            result = restore(work.repository, site, tree, replace(options, overwrite=True))
         result.snapshot, result.traffic = name, traffic
         return result
 
-    def _restore_to(
-        self,
-        repository: Repository,
-        tree: Subtree,
-        target: str,
-        options: RestoreOptions,
-        progress_callback: ProgressCallback | None,
-    ) -> RestoreResult:
-        with self._session.threads() as executor:
-            progress = Progress(progress_callback, check=self._cancellation.check)
-            return restore(repository, self._workspace_for_restore(target, executor, progress), tree, options)
+    def _capture(self, root: MappedRoot, name: str, confirm: Confirm | None) -> None:
+        """Ask, and take what is there now into the history, before it is replaced."""
+        question = f"Restore snapshot {name} over {root.local}? What is there now is captured first."
+        if confirm is None or not confirm(question):
+            raise RefusedError(
+                "A restore in place needs a confirmation. Nothing was changed.", hint="Answer the question, or add --yes."
+            )
+        captured = self.sync(allow_mass_delete=True)
+        if captured.failed:
+            raise LocalError(
+                f"{captured.failed} files could not be captured, so nothing was restored: {captured.errors[0].reason}"
+            )
 
     def verify(self, read_data: bool = False, progress_callback: ProgressCallback | None = None) -> VerifyResult:
         """Check that every snapshot is whole: structure and presence, and with ``read_data`` every byte."""
+        from buckia.engine.verify import verify
+
         with self._session.counted() as traffic, self._session.reading() as repository, self._session.threads() as executor:
             progress = self._session.progress(progress_callback)
             result = verify(repository, executor, read_data=read_data, progress=progress)
@@ -219,7 +230,7 @@ class BuckiaClient:
         return StatusResult(
             local_path=str(root.local),
             location=self._session.display,
-            in_sync=not plan.actions and not plan.failures and not pending,
+            in_sync=all(action.kind == HIDE for action in plan.actions) and not plan.failures and not pending,
             to_upload=plan.count(UPLOAD),
             to_download=plan.count(DOWNLOAD),
             to_delete=plan.count(DELETE_LOCAL) + plan.count(DELETE_REMOTE),
@@ -277,10 +288,13 @@ class BuckiaClient:
 
     def download_file(self, remote: str, local: str | Path) -> None:
         """Write the current version of a path to a local file; verified, in one step, with mode and time."""
+        from buckia.engine.restore import restore_file
+
         target = Path(local).expanduser().absolute()
-        with self._session.reading() as repository, self._session.threads() as executor:
-            work = self._workspace_for_restore(str(target.parent), executor, Progress(check=self._cancellation.check))
-            restore_file(repository, work, history.resolve(repository, "latest")[0], remote, target.name)
+        session = self._session
+        with session.reading() as repository, session.threads() as executor:
+            site = session.site(str(target.parent), executor, session.progress(None))
+            restore_file(repository, site, history.resolve(repository, "latest")[0], remote, target.name)
 
     def delete_file(self, remote: str) -> str:
         """Commit the deletion of one file, which stays in the history; the short id of the snapshot."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buckia import runtime
 from buckia.config.bucket import BucketConfig, MappedRoot
@@ -24,6 +26,9 @@ from buckia.store.repository import Repository
 from buckia.store.transfer import Transfer
 from buckia.sync.base import BaseSync
 from buckia.sync.factory import BackendConfig, create_sync_backend
+
+if TYPE_CHECKING:
+    from buckia.engine.restoreplan import Site
 
 RETRIES = 6
 _MOUNTED = "Is the disk mounted that it lies on?"
@@ -83,6 +88,14 @@ class Session:
     def progress(self, callback: ProgressCallback | None) -> Progress:
         """A progress report that also notices a request to stop."""
         return Progress(callback, check=self.cancellation.check)
+
+    def site(self, target: str, executor: runtime.Threads, progress: Progress) -> Site:
+        """A directory to restore to."""
+        from buckia.engine.restoreplan import Site
+
+        when = datetime.fromtimestamp(self.clock.now_ns() // 10**9, UTC).strftime("%Y-%m-%dT%H%M%SZ")
+        token = runtime.random_bytes(6).hex()
+        return Site(self.files, target, executor, kernel(self.kernel_name), token, when, progress)
 
     @contextmanager
     def counted(self) -> Iterator[Traffic]:
@@ -151,7 +164,6 @@ class Session:
         """A local root and its folder. With ``write`` a local bucket that never was there is made."""
         local = self._root(root)
         directory = self._state_directory(local, root.folder)
-        self._check_location(local, root.folder, create=write and not os.path.isdir(directory))
         filters = Filters(
             include=options.include_pattern,
             exclude=options.exclude_pattern,
@@ -164,6 +176,7 @@ class Session:
             self._repository(root.folder, state, options.max_workers) as repository,
             self.threads() as executor,
         ):
+            self._check_location(local, root.folder, known=state.folder_object() is not None, write=write)
             yield Workspace(
                 repository=repository,
                 state=state,
@@ -204,7 +217,7 @@ class Session:
         if self.config.provider == "local" and not self.config.bucket_directory.is_dir():
             raise _no_bucket(str(self.config.bucket_directory))
 
-    def _check_location(self, local: str, folder: str, *, create: bool) -> None:
+    def _check_location(self, local: str, folder: str, *, known: bool, write: bool) -> None:
         """A local bucket must not lie in the tree that it holds, nor around it, nor among foreign files."""
         if self.config.provider != "local":
             return
@@ -221,13 +234,13 @@ class Session:
                     f"{place} holds other files (“{foreign[0]}”), so it is not used as a bucket folder.",
                     hint="Name a directory that does not exist yet, or an empty one.",
                 )
-        elif create:
+        elif known and not os.path.isdir(bucket):
+            raise _no_bucket(bucket)
+        elif write:
             try:
                 os.makedirs(bucket, exist_ok=True)
             except OSError as error:
                 raise LocalError(f"Cannot create the bucket {bucket}: {error.strerror}.") from error
-        elif not os.path.isdir(bucket):
-            raise _no_bucket(bucket)
 
 
 def _no_bucket(directory: str) -> BucketNotFound:

@@ -62,6 +62,8 @@ class Edit:
     winner: Version | None = None
     outcome: Outcome = "none"
     row: Row | None = None
+    others: bool = False
+    """Something else is left at the path, so that another thing may have to be shown there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,11 @@ def write_edit(disk: DiskEntry, row: Row | None, entry: Entry | None, name: byte
     if row is None and entry is None:
         return Edit(name, disk.name, disk, NOTHING, value=value)
     edit = Edit(name, disk.name, disk, frozenset(row.dots) if row is not None else NOTHING, value=value, row=row)
-    if disk.kind == Kind.DIRECTORY and entry is not None:
-        edit.supersede |= dots_of(version for version in entry.versions if version.kind == Kind.DIRECTORY)
+    if entry is not None:
+        if disk.kind == Kind.DIRECTORY:
+            edit.supersede |= dots_of(version for version in entry.versions if version.kind == Kind.DIRECTORY)
+        edit.others = any(version.dot not in edit.supersede for version in entry.versions)
+        edit.others |= disk.kind != Kind.DIRECTORY and entry.subtree is not None
     return edit
 
 
@@ -161,7 +166,8 @@ def delete_edit(name: str, row: Row, entry: Entry | None) -> Edit | None:
     if not gone:
         return None
     left = [version for version in versions if version.dot not in row.dots]
-    edit = Edit(row.entry_name, name, None, dots_of(gone), row=row)
+    others = bool(left) or (entry is not None and entry.subtree is not None)
+    edit = Edit(row.entry_name, name, None, dots_of(gone), row=row, others=others)
     files = [version for version in left if version.kind != Kind.DIRECTORY]
     if files and row.kind != Kind.DIRECTORY:
         kept = max(files, key=lambda version: version.precedence)

@@ -159,7 +159,7 @@ class Fetcher:
             except LocalError as error:
                 return Fetched(item, None, error.message)
         if not version.size:
-            return self._staged(item, lambda: [])
+            return self._staged(item, list)
         return self._staged(item, lambda: self._chunks(item))
 
     def _staged(self, item: Wanted, source: Callable[[], Iterable[bytes]]) -> Fetched:

@@ -47,6 +47,8 @@ class Published:
     basis: Tips
     snapshot: Linked | None = None
     failures: list[Failure] = field(default_factory=list)
+    turned: set[Path] = field(default_factory=set)
+    """Directories that show another thing now although none of their own names was edited: see `TreeEditor`."""
     uploaded: int = 0
     deleted: int = 0
 
@@ -103,6 +105,7 @@ class Publisher:
         if taken:
             plan.edits = plan.edits[taken:]
         tree = editor.finish()
+        self.done.turned |= editor.turned
         if tree.id == self.done.tree.id:
             self._repo.nodes.attach(None)
             self._work.state.promote()

@@ -11,13 +11,14 @@ from buckia.core.ids import DeviceId
 from buckia.core.manifest import Kind
 from buckia.engine import plan as acts
 from buckia.engine.applied import Applied, load_applied, load_conflicts, save_applied
-from buckia.engine.compare import Change, DirectoryPlan, Edit
+from buckia.engine.compare import Change, DirectoryPlan, Edit, Path
 from buckia.engine.context import Confirm, Workspace, guard_mass_deletion
 from buckia.engine.history import retained
 from buckia.engine.materialise import Materialiser
 from buckia.engine.plan import Plan
 from buckia.engine.publish import Publisher
 from buckia.engine.survey import Survey, split
+from buckia.errors import BucketNotFound, NotFoundError
 from buckia.events import Conflict, Failure, SyncResult
 from buckia.local.folder import ScannedDirectory, check_root, scan
 from buckia.store.journal import Tips
@@ -62,12 +63,15 @@ class Sync:
         work, repo = self._work, self._repo
         work.started_ns = work.clock.now_ns()
         check_root(work.files, work.root, work.state)
-        repo.open(create=write)
-        self._listed = repo.journal.list_tips()
+        if self._open(write):
+            self._listed = repo.journal.list_tips()
         if write:
             self._take_identity()
         for directory in scan(work.files, work.root, work.state, work.filters):
-            work.disk_paths[directory.path] = directory.disk_path
+            if directory.exists:
+                work.disk_paths[directory.path] = directory.disk_path
+            else:
+                directory.disk_path = work.disk_path_of(directory.path)
             self._plan.skipped += directory.skipped_count
             if directory.error is not None:
                 self._unreadable.append(directory.path)
@@ -77,6 +81,16 @@ class Sync:
         self._plan.warnings += work.filters.warnings
         if work.state.was_damaged:
             self._plan.warnings.append("The local state was damaged; it was put aside, and this directory was compared by content.")
+
+    def _open(self, write: bool) -> bool:
+        """Open the folder. Whether it is there: a dry run of a first sync finds nothing, and makes nothing."""
+        try:
+            self._repo.open(create=write)
+        except (NotFoundError, BucketNotFound):
+            if write or self._repo.ledger.folder_object() is not None:
+                raise
+            return False
+        return True
 
     def _take_identity(self) -> None:
         """Become a device where this state is none, or was copied; finish what an interrupted run had begun to publish."""
@@ -169,7 +183,7 @@ class Sync:
         self._work.progress.total = self._plan.bytes
         published = Publisher(self._work, self._state.tree, self._basis).run(self._plans)
         materialiser = Materialiser(self._work, published.tree)
-        materialiser.run(self._plans)
+        materialiser.run(self._with_turned(published.turned))
         self._state = State(published.tree, {})
         own = self._repo.ledger.device()
         if published.snapshot is not None and own is not None:
@@ -186,6 +200,16 @@ class Sync:
         if published.snapshot is not None:
             result.snapshot = published.snapshot.id.hex()[:8]
         return result
+
+    def _with_turned(self, turned: set[Path]) -> list[DirectoryPlan]:
+        """The plans, and those for directories in which only publishing has changed what is shown."""
+        known = {plan.path: plan for plan in self._plans}
+        for path in turned:
+            if path in known:
+                known[path].show = True
+            elif self._work.filters.descends(b"/".join(path)):
+                known[path] = DirectoryPlan(path, self._work.disk_path_of(b"/".join(path)), {}, show=True)
+        return [known[path] for path in sorted(known)] if turned else self._plans
 
     # ---- Verify
 

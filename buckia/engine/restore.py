@@ -31,7 +31,7 @@ _OWNER = 0o700
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """What to restore, and how to treat what is there. ``paths`` are paths in the folder; none stands for everything."""
+    """What to restore, and how to treat what is there. ``paths`` are in the folder; none stands for everything."""
 
     paths: tuple[str, ...] = ()
     overwrite: bool = False
@@ -111,8 +111,8 @@ def _foresee(plan: RestorePlan, options: RestoreOptions, result: RestoreResult) 
     """The counts that a run would bring."""
     result.restored = len(plan.writes)
     result.bytes = sum(item.size for item in plan.writes)
-    replaced = [*plan.writes, *plan.directories]
-    result.trashed = sum(1 for item in replaced if item.present is not None and item.present.kind != DIRECTORY)
+    replaced = [item.present for item in plan.writes] + [item.present for item in plan.directories]
+    result.trashed = sum(1 for present in replaced if present is not None and present.kind != DIRECTORY)
     result.trashed += sum(1 for item in plan.writes for found in item.inside if found.stat is not None)
     result.extra = [found.path for found in plan.extra if found.stat is not None]
     if options.delete_extra:

@@ -44,6 +44,14 @@ def split(path: bytes) -> Path:
     return tuple(path.split(b"/")) if path else ()
 
 
+def subtree_at(nodes: NodeStore, tree: Subtree, path: Path) -> Subtree | None:
+    """What lies below a path of a tree, if anything does."""
+    if not path:
+        return tree
+    entry = lookup(nodes, tree.id, path)
+    return entry.subtree if entry is not None else None
+
+
 class Survey:
     """Compares directories with a tree. ``device`` and ``seq`` are what the next record will have."""
 
@@ -68,7 +76,19 @@ class Survey:
         if applied is None:
             directories = (path for path, entry in walk(self._nodes, self._tree.id) if is_directory(entry))
             return {(), *directories}
-        return {path[:-1] for path, _, _ in diff_trees(self._nodes, applied, self._tree)}
+        changed: set[Path] = set()
+        for path, one, two in diff_trees(self._nodes, applied, self._tree):
+            where = path[:-1]
+            if where and where not in changed and (one is None or two is None):
+                self._add_turned(where, applied, changed)
+            changed.add(where)
+        return changed
+
+    def _add_turned(self, path: Path, applied: Subtree, changed: set[Path]) -> None:
+        """Where something lies below a path for the first time, or nothing does any more, its own directory shows another thing."""
+        while path and (subtree_at(self._nodes, applied, path) is None) != (self._subtree(path) is None):
+            path = path[:-1]
+            changed.add(path)
 
     def directory(self, scanned: ScannedDirectory, changed: bool) -> DirectoryPlan:
         """The decisions for one directory that the scan or the tree says has changed."""
@@ -81,16 +101,13 @@ class Survey:
         for row in (*scanned.missing, *scanned.hidden):
             self._missing(plan, view, row)
         plan.edits = _one_per_name(plan)
-        if changed or plan.show or any(edit.outcome != "none" or edit.kept is not None for edit in plan.edits):
+        if changed or plan.show or any(edit.others for edit in plan.edits):
             plan.show = True
             plan.changes = self._shown_changes(plan, view)
         return plan
 
     def _subtree(self, path: Path) -> Subtree | None:
-        if not path:
-            return self._tree
-        entry = lookup(self._nodes, self._tree.id, path)
-        return entry.subtree if entry is not None else None
+        return subtree_at(self._nodes, self._tree, path)
 
     # ---- local changes
 

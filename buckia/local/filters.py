@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
+
 from buckia.errors import UsageError
 from buckia.local.paths import IGNORE_FILE
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from buckia.core.ids import DeviceId, ObjectId, object_id
+from buckia.core.ids import ID_BYTES, DeviceId, ObjectId, object_id
 from buckia.core.record import (
     Condemn,
     Record,
@@ -31,6 +31,7 @@ GAP_MAX = 8
 """A device that is further behind than this looks for segments before it walks a chain record by record."""
 
 _READ_ONLY = "read-only"
+_CONDEMNS = "condemn-records"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,10 @@ class Journal:
 
     def _gather(self, tips: Tips) -> dict[ObjectId, Linked]:
         """All records that are not known and reachable from the tips."""
-        known = self._ledger.tips()
+        remembered = self._ledger.tips()
+        # Tips are remembered for good, records only as long as the cache lasts: then all are fetched once more.
+        known = {device: tip for device, tip in remembered.items() if self._ledger.record(tip[1]) is not None}
+        numbers = {(device, seq): record for device, (seq, record) in remembered.items()}
         gathered: dict[ObjectId, Linked] = {}
         self.held_back = set()
         wanted = [(device, seq, record) for device, (seq, record) in tips.items()]
@@ -154,7 +158,7 @@ class Journal:
                 continue
             if self._ledger.record(record) is not None:
                 continue
-            if device in known and seq <= known[device][0]:
+            if numbers.setdefault((device, seq), record) != record or seq <= known.get(device, (0,))[0]:
                 raise _fork(device, seq)
             data = sources.pop(record, None)
             if data is None:
@@ -224,6 +228,7 @@ class Journal:
                 self._ledger.set_tip(record.device, record.seq, linked.id)
             if isinstance(record.body, Condemn):
                 self._ledger.add_condemned(record.body.packs)
+                self._ledger.set_value(_CONDEMNS, (self._ledger.get_value(_CONDEMNS) or b"") + linked.id)
             if isinstance(record.body, Unknown) or record.features:
                 what = record.features[0] if record.features else record.kind
                 self._ledger.set_value(_READ_ONLY, what.encode())
@@ -247,6 +252,16 @@ class Journal:
         """All known records, in causal order; ties by time, then device."""
         linked = [Linked(record, decode_record(data), data) for record, data in self._ledger.records()]
         return sorted(linked, key=lambda item: (sum(item.record.knowledge.values()), item.record.time_ns, item.record.device))
+
+    def condemned_beyond(self, knowledge: Mapping[DeviceId, int]) -> set[ObjectId]:
+        """The packs that were condemned by known records which this knowledge does not include."""
+        names = self._ledger.get_value(_CONDEMNS) or b""
+        packs: set[ObjectId] = set()
+        for start in range(0, len(names), ID_BYTES):
+            record = self.load(ObjectId(names[start : start + ID_BYTES])).record
+            if isinstance(record.body, Condemn) and knowledge.get(record.device, 0) < record.seq:
+                packs.update(record.body.packs)
+        return packs
 
     def read_only_reason(self) -> str | None:
         """What another device's record asks for that this version does not know, if anything."""

@@ -6,14 +6,13 @@ Writing goes through `Repository.writer` and `Repository.publish`; the order in 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from buckia.core.directory import empty_tree, referenced
-from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId, blob_id
+from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId, blob_id, object_id
 from buckia.core.manifest import Subtree, decode_directory
 from buckia.core.merge import join, merge_trees
-from buckia.core.pack import decode_rows
 from buckia.core.record import (
     Ack,
     PackRef,
@@ -30,7 +29,7 @@ from buckia.errors import IntegrityError, NotFoundError, ObjectNotFound, Unsuppo
 from buckia.store.catalog import UNCOVERED_MAX, Catalog
 from buckia.store.journal import Journal, Linked, Tips
 from buckia.store.ledger import Ledger
-from buckia.store.reader import BlobReader, ranges
+from buckia.store.reader import BlobReader
 from buckia.store.transfer import Transfer
 from buckia.store.writer import PackWriter, pack_refs
 
@@ -38,7 +37,6 @@ SMALL_PACK_BYTES = 1 << 20
 SMALL_PACKS_MAX = 64
 """With more small packs than this holding live blobs, the live ones are copied into one."""
 _NODE_BATCH = 256
-_RELIED = "outbox-relied"
 _MISSING_FOLDER_HINT = "`buckia sync DIR --to LOCATION` creates a folder; `buckia snapshots --from LOCATION` shows one."
 
 
@@ -206,6 +204,7 @@ class Repository:
 
     def join(self, basis: Tips) -> None:
         """Publish a first record, so that collectors know of this device before it relies on a pack."""
+        self._require_writable()
         if self.ledger.own_seq() == 0:
             self._settle(*self._compose(Ack(), basis))
 
@@ -218,11 +217,18 @@ class Repository:
         return True
 
     def writer(self) -> PackWriter:
-        """Open packs for one commit. Packs that an interrupted run had delivered are used."""
+        """Open packs for one commit. Packs that an interrupted run had delivered are used.
+
+        Raises UnsupportedFormatError if another device's records ask for what this version does not know.
+        """
+        self._require_writable()
         self._adopt_pending()
-        writer = PackWriter(self.transfer, self.ledger, self.catalog, self.prefix, self._random)
+        writer = self._new_writer()
         self.nodes.attach(writer)
         return writer
+
+    def _new_writer(self) -> PackWriter:
+        return PackWriter(self.transfer, self.ledger, self.catalog, self.prefix, self._random)
 
     def _adopt_pending(self) -> None:
         condemned = self.ledger.condemned()
@@ -242,33 +248,33 @@ class Repository:
         """Commit a tree: its packs, the record, the tip; then check that no collector has condemned what it relies on.
 
         ``basis`` names the records that the tree includes. ``on_acknowledge`` runs in the transaction in which local memory advances.
-        Raises UnsupportedFormatError if another device's records ask for what this version does not know.
         """
+        self.nodes.write_made(tree)
+        if len(self.catalog.uncovered()) + 1 >= UNCOVERED_MAX:
+            self._consolidate(writer, tree)
+        packs = self._finish(writer)
+        body = Snapshot(tree.id, tree.content_hash, tree.files, tree.bytes, packs)
+        linked = self._settle(*self._compose(body, basis), on_acknowledge)
+        self.nodes.attach(None)
+        self.catalog.maintain(force=any(ref.rows is None for ref in packs))
+        return linked
+
+    def _require_writable(self) -> None:
         reason = self.journal.read_only_reason()
         if reason is not None:
             raise UnsupportedFormatError(
                 f"This folder is read-only here: another device uses “{reason}”, which this version does not know.",
                 hint="Install a newer buckia.",
             )
-        self.nodes.write_made(tree)
-        if len(self.catalog.uncovered()) + 1 >= UNCOVERED_MAX:
-            self._consolidate(writer, tree)
-        packs = self._finish(writer)
-        body = Snapshot(tree.id, tree.content_hash, tree.files, tree.bytes, packs)
-        linked = self._settle(*self._compose(body, basis, writer.relied), on_acknowledge)
-        self.nodes.attach(None)
-        self.catalog.maintain(force=any(ref.rows is None for ref in packs))
-        return linked
 
-    def _finish(self, writer: PackWriter) -> tuple[PackRef, ...]:
-        """Deliver the open packs; all that were logged and delivered belong to this commit."""
+    def _finish(self, writer: PackWriter, known: Iterable[ObjectId] = ()) -> tuple[PackRef, ...]:
+        """Deliver the open packs; all packs in the log belong to this commit, but those that are ``known``."""
         writer.finish()
         self.nodes.flush()
-        return pack_refs(self.ledger.pending_packs())
+        before = set(known)
+        return pack_refs(pending for pending in self.ledger.pending_packs() if pending[0] not in before)
 
-    def _compose(
-        self, body: Snapshot | Ack, basis: Tips, relied: Iterable[ObjectId] = ()
-    ) -> tuple[bytes, Record]:
+    def _compose(self, body: Snapshot | Ack, basis: Tips) -> tuple[bytes, Record]:
         """A finished record, durable here before anything of it is sent."""
         own = self.ledger.device()
         if own is None:
@@ -286,19 +292,18 @@ class Repository:
             body=body,
         )
         data = encode_record(record)
-        with self.ledger.transaction():
-            self.ledger.set_value(_RELIED, b"".join(relied))
-            self.ledger.set_outbox(data)
+        self.ledger.set_outbox(data)
         return data, record
 
     def _settle(self, data: bytes, record: Record, on_acknowledge: Callable[[], None] | None = None) -> Linked:
         """Send a finished record, rescue what was condemned meanwhile, and acknowledge it."""
         self.journal.publish(data, record)
-        relied = _split(self.ledger.get_value(_RELIED) or b"")
         self.refresh()
-        endangered = relied & self.ledger.condemned()
-        if endangered and isinstance(record.body, Snapshot):
-            return self._rescue(data, record, endangered, on_acknowledge)
+        doomed = self.journal.condemned_beyond(record.knowledge)
+        if doomed and isinstance(record.body, Snapshot):
+            linked = Linked(object_id(data), record, data)
+            if self._lost_with(doomed, linked):
+                return self._rescue(linked, doomed, on_acknowledge)
         return self._acknowledge(data, record, on_acknowledge)
 
     def _acknowledge(self, data: bytes, record: Record, on_acknowledge: Callable[[], None] | None) -> Linked:
@@ -306,41 +311,48 @@ class Repository:
             linked = self.journal.acknowledge(data, record)
             if isinstance(record.body, Snapshot):
                 mine = {ref.id: ref for ref in record.body.packs}
-                large = any(ref.rows is None for ref in mine.values())
-                for pack, size, rows in self.ledger.pending_packs():
-                    if pack in mine and not large:
-                        self.catalog.add_pack(pack, size, rows)
-                    elif pack in mine and mine[pack].rows is None:
-                        self.catalog.remember_footers([(pack, rows)])
-                if large:
-                    self.catalog.forget_index()
+                pending = self.ledger.pending_packs()
+                self.catalog.remember_footers(
+                    (pack, rows) for pack, _, rows in pending if pack in mine and mine[pack].rows is None
+                )
+                self.catalog.add_record(linked)
                 self.ledger.forget_packs(mine)
             if on_acknowledge is not None:
                 on_acknowledge()
         return linked
 
-    def _rescue(
-        self, data: bytes, record: Record, endangered: set[ObjectId], on_acknowledge: Callable[[], None] | None
-    ) -> Linked:
-        """Copy what the snapshot needs out of condemned packs and publish an addendum; only that one is acknowledged to the caller."""
-        body = record.body
-        if not isinstance(body, Snapshot):
-            raise IntegrityError("Only snapshots rely on packs.")
-        basis = {device: (seq, name) for device, seq, name in record.vector}
-        self._acknowledge(data, record, None)
-        writer = self.writer()
-        for pack in sorted(endangered):
-            writer.copy(self._blobs_of(pack))
-        packs = self._finish(writer)
-        addendum = Snapshot(body.state_root, body.content_root, body.files, body.bytes, packs)
-        return self._settle(*self._compose(addendum, basis, writer.relied), on_acknowledge)
+    def _lost_with(self, doomed: set[ObjectId], linked: Linked) -> dict[BlobId, BlobType]:
+        """What a snapshot needs and what lies in these packs only.
 
-    def _blobs_of(self, pack: ObjectId) -> Iterator[tuple[BlobType, BlobId, bytes]]:
-        rows = decode_rows(self.catalog.read_footer(pack, self.catalog.pack_size(pack)))
-        kinds = {row.id: BlobType(row.kind) for row in rows}
-        for wanted in ranges(pack, rows):
-            for blob, raw in self.reader.fetch(wanted):
-                yield kinds[blob], blob, raw
+        The whole tree is searched: what did not change is needed as well, and what is new may have looked like
+        garbage until a record named it.
+        """
+        index = self.catalog.index
+        self.catalog.add_record(linked)
+        return {
+            blob: kind
+            for kind, blob in referenced(self.nodes, snapshot_tree(linked.snapshot).id, set())
+            if all(location.pack in doomed for location in index.locations(blob))
+        }
+
+    def _rescue(self, linked: Linked, doomed: set[ObjectId], on_acknowledge: Callable[[], None] | None) -> Linked:
+        """Copy what is in danger into new packs and publish an addendum; only that one is acknowledged to the caller.
+
+        The record stays in the outbox until the addendum takes its place there: one that is cut off begins again.
+        """
+        body = linked.snapshot
+        self._adopt_pending()
+        endangered = self._lost_with(doomed, linked)
+        writer = self._new_writer()
+        for wanted in self.reader.plan(endangered):
+            writer.copy((endangered[blob], blob, raw) for blob, raw in self.reader.fetch(wanted))
+        packs = self._finish(writer, known=(ref.id for ref in body.packs))
+        basis = {device: (seq, name) for device, seq, name in linked.record.vector}
+        with self.ledger.transaction():
+            self._acknowledge(linked.data, linked.record, None)
+            addendum = Snapshot(body.state_root, body.content_root, body.files, body.bytes, packs)
+            composed = self._compose(addendum, basis)
+        return self._settle(*composed, on_acknowledge)
 
     def _consolidate(self, writer: PackWriter, tree: Subtree) -> None:
         """Copy the live blobs of many small packs into the packs of this commit."""
@@ -360,8 +372,3 @@ class Repository:
 def snapshot_tree(snapshot: Snapshot) -> Subtree:
     """The tree that a snapshot records."""
     return Subtree(BlobId(snapshot.state_root), snapshot.content_root, snapshot.files, snapshot.bytes)
-
-
-def _split(data: bytes) -> set[ObjectId]:
-    return {ObjectId(data[start : start + 32]) for start in range(0, len(data), 32)}
-

@@ -47,8 +47,6 @@ class PackWriter:
         self._nodes_bytes = 0
         self._sent = 0
         self._free: list[bytearray] = []
-        self.relied: set[ObjectId] = set()
-        """Older packs that this commit needs because it did not store a blob again."""
         self.chunk_bytes = 0
         """Raw bytes of chunks that were new."""
 
@@ -67,16 +65,9 @@ class PackWriter:
     def _known(self, name: BlobId) -> bool:
         if name in self._new:
             return True
-        location = self._catalog.index.get(name)
-        if location is None:
-            return False
-        if location.pack in self._condemned:
-            others = [other for other in self._catalog.index.locations(name) if other.pack not in self._condemned]
-            if not others:
-                return False
-            location = others[0]
-        self.relied.add(location.pack)
-        return True
+        if not self._condemned:
+            return name in self._catalog.index
+        return any(location.pack not in self._condemned for location in self._catalog.index.locations(name))
 
     def _compressor(self) -> Compressor:
         compressor: Compressor | None = getattr(self._local, "compressor", None)

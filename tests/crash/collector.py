@@ -81,8 +81,10 @@ def check_snapshots(world: World, device: str) -> None:
     repository = _opened(world)
     own = [linked for linked in repository.journal.records() if linked.record.name == device]
     trees = [snapshot_tree(linked.snapshot) for linked in own if isinstance(linked.record.body, Snapshot)][-1:]
-    for tree in [*trees, repository.current().tree]:
-        blobs = {blob for _, blob in referenced(repository.nodes, tree.id, set())}
+    made = repository.current().tree  # its own nodes may be in no pack: it was merged here and now
+    for tree in [*trees, made]:
+        found = {blob for _, blob in referenced(repository.nodes, tree.id, set())}
+        blobs = found if tree is not made else {blob for blob in found if repository.holds(blob)}
         read = {blob for wanted in repository.reader.plan(blobs) for blob, _ in repository.reader.fetch(wanted)}
         assert read == blobs
 

@@ -308,7 +308,7 @@ def ids() -> dict[str, Any]:
 
 
 def msgpack() -> dict[str, Any]:
-    """Values and their canonical bytes, some of them described by what they repeat; and bytes that are not canonical."""
+    """Values and their canonical bytes, some described by what they repeat; and bytes that are not canonical."""
     edges = [0, 1, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31, 2**32 - 1, 2**32, 2**53 - 1, 2**63 - 1]
     edges += [2**63, 2**64 - 1, -1, -32, -33, -128, -129, -32768, -32769, -(2**31), -(2**31) - 1, -(2**63)]
     rows = [
