@@ -15,8 +15,18 @@ from buckia.errors import CancelledError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_FIRST = ["amber", "azure", "brave", "brisk", "calm", "clear", "coral", "crisp", "dusky", "early", "eager", "fair", "fleet", "fresh", "gentle", "glad", "golden", "grand", "green", "happy", "hazel", "honest", "humble", "ivory", "jolly", "keen", "kind", "late", "light", "lively", "lucky", "mellow", "merry", "mild", "misty", "noble", "olive", "opal", "pale", "plain", "proud", "quick", "quiet", "rapid", "rosy", "royal", "ruby", "rustic", "sandy", "sharp", "silent", "silver", "sleek", "snowy", "solid", "steady", "still", "sunny", "swift", "tidy", "warm", "wide", "wise"]
-_SECOND = ["aspen", "badger", "beaver", "birch", "bison", "brook", "canyon", "cedar", "comet", "crane", "delta", "dune", "eagle", "elm", "falcon", "fern", "finch", "fjord", "fox", "glade", "grove", "harbor", "hare", "hawk", "heron", "hill", "island", "jay", "juniper", "kestrel", "lake", "larch", "lark", "lynx", "maple", "marsh", "meadow", "mesa", "moss", "oak", "orchid", "otter", "owl", "peak", "pine", "plover", "pond", "quail", "raven", "reef", "ridge", "river", "robin", "shore", "sparrow", "spruce", "stone", "stork", "swan", "thicket", "tide", "trout", "vale", "willow"]
+_FIRST = (
+    "amber azure brave brisk calm clear coral crisp dusky early eager fair fleet fresh gentle glad golden grand "
+    "green happy hazel honest humble ivory jolly keen kind late light lively lucky mellow merry mild misty noble "
+    "olive opal pale plain proud quick quiet rapid rosy royal ruby rustic sandy sharp silent silver sleek snowy "
+    "solid steady still sunny swift tidy warm wide wise"
+).split()
+_SECOND = (
+    "aspen badger beaver birch bison brook canyon cedar comet crane delta dune eagle elm falcon fern finch fjord "
+    "fox glade grove harbor hare hawk heron hill island jay juniper kestrel lake larch lark lynx maple marsh meadow "
+    "mesa moss oak orchid otter owl peak pine plover pond quail raven reef ridge river robin shore sparrow spruce "
+    "stone stork swan thicket tide trout vale willow"
+).split()
 
 
 class SystemClock:

@@ -19,15 +19,13 @@ import msgpack
 import zstandard
 from blake3 import blake3
 
-MIB = 1 << 20
 ID_KEYS = [blake3(bytes([kind]), derive_key_context="buckia v1 public id").digest() for kind in range(3)]
 CONTENT_KEY = blake3(b"", derive_key_context="buckia v1 content").digest()
 
 # Shapes of structured data: a range of integers, the length of a bin, a type, a constant, (alternatives), [elements] or
 # [..., each element].
-ZERO, ONE, TWO, MODE = range(1), range(1, 2), range(2, 3), range(4096)
+ZERO, ONE, TWO, MODE, DIGEST = range(1), range(1, 2), range(2, 3), range(4096), (None, [range(1, 5), bytes])
 SIZE, POSITIVE, SEQ, TIME = range(1 << 53), range(1, 1 << 53), range(1, 10**10), range(-1 << 63, 1 << 63)
-DIGEST = (None, [range(1, 5), bytes])
 PACKS = [..., [32, SIZE, (None, bytes)]]
 COMMON = [[..., str], [..., [16, SEQ, 32]], TIME, str]
 KINDS = (["snapshot", *COMMON, [32, 32, SIZE, SIZE, PACKS]], ["condemn", *COMMON, [[..., 32]]], ["ack", *COMMON, []])
@@ -36,15 +34,14 @@ SEGMENT = [[..., [16, SEQ, SEQ]], [..., bytes], [..., [32, SIZE]]]
 FILE = [SIZE, SEQ, ZERO, SIZE, TIME, MODE, [range(9), 32], DIGEST]
 SYMLINK = [SIZE, SEQ, ONE, range(1, 4097), TIME, ZERO, bytes, DIGEST]
 DIRECTORY = [SIZE, SEQ, TWO, ZERO, ZERO, MODE, None, DIGEST]
-DEFAULT = [0, 0, 2, 0, 0, 0o755, None, None]  # of a directory without a version
 ENTRY = [bytes, [..., (FILE, SYMLINK, DIRECTORY)], (None, [32, 32, SIZE, SIZE])]
 NODES = {
     1: ([ONE, ONE, ZERO, [..., 16], [..., ENTRY]], [ONE, ONE, range(1, 8), [], [..., [bytes, 32, 32, SIZE, SIZE]]]),
     2: ([ONE, TWO, range(8), [], [..., [32, POSITIVE, POSITIVE]]],),
 }
 
-Place = tuple[bytes, int, int, int, int]  # pack, codec, offset, length, raw length
-Places = list[tuple[tuple[int, bytes], Place]]  # (type, id), where it is
+# ((type, id), (pack, codec, offset, length, raw length))
+Places = list[tuple[tuple[int, bytes], tuple[bytes, int, int, int, int]]]
 Read = Callable[[int, bytes], bytes]  # (type, id) -> the blob's raw bytes
 
 
@@ -80,7 +77,7 @@ def fits(value: Any, shape: Any) -> bool:
 def unpack(raw: bytes, shape: Any) -> Any:
     """Section 2: the value, if the bytes are canonical msgpack of it and it has the shape."""
     try:
-        value = msgpack.unpackb(raw, max_array_len=MIB)
+        value = msgpack.unpackb(raw, max_array_len=1 << 20)
         check(fits(value, shape) and msgpack.packb(value) == raw, "not canonical, or of another shape or version")
     except (ValueError, TypeError, OverflowError) as error:
         raise FormatError(f"not msgpack: {error}") from error
@@ -95,10 +92,10 @@ def ascending(values: list[Any]) -> bool:
 def decode_rows(raw: bytes, pack: bytes, size: int) -> Places:
     """Section 4: the footer of a pack of `size` bytes."""
     places, offset = [], 76
-    check(len(raw) % 48 == 0 and 48 <= len(raw) <= 48 << 16 and size <= 128 * MIB, "a footer or pack of a bad size")
+    check(len(raw) % 48 == 0 and 48 <= len(raw) <= 48 << 16 and size <= 128 << 20, "a footer or pack of a bad size")
     for kind, codec, zero, name, start, length, raw_length in struct.iter_unpack(">BBH32sIII", raw):
         check(kind < 3 and codec < 2 and zero == 0 and start == offset, "a gap, or an unknown type or codec")
-        check(1 <= length <= raw_length <= 16 * MIB, "a bad length")
+        check(1 <= length <= raw_length <= 16 << 20, "a bad length")
         places.append(((kind, name), (pack, codec, start, length, raw_length)))
         offset += length
     check(offset + len(raw) + 8 == size, "the footer does not begin where the payloads end")
@@ -119,7 +116,7 @@ def decode_blob(kind: int, name: bytes, codec: int, payload: bytes, raw_length: 
         try:
             frame = zstandard.get_frame_parameters(payload)
             check(payload[:4] == b"\x28\xb5\x2f\xfd" and frame.content_size == raw_length, "a frame of another size")
-            check(frame.window_size <= 16 * MIB and not frame.dict_id, "a frame with a large window or a dictionary")
+            check(frame.window_size <= 16 << 20 and not frame.dict_id, "a frame with a large window or a dictionary")
             payload = zstandard.ZstdDecompressor().decompress(payload, raw_length, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise FormatError(f"not one zstd frame: {error}") from error
@@ -130,7 +127,7 @@ def decode_blob(kind: int, name: bytes, codec: int, payload: bytes, raw_length: 
 
 def decode_record(raw: bytes) -> list[Any]:
     """Section 6: the ten fields, and the [device, seq, hash] of all records that it names, `prev` too."""
-    check(raw[:8] == b"BKJR\1\0\0\0" and len(raw) <= 8 * MIB, "not a record's header, or too long")
+    check(raw[:8] == b"BKJR\1\0\0\0" and len(raw) <= 8 << 20, "not a record's header, or too long")
     record: list[Any] = unpack(raw[8:], RECORD)
     device, seq, prev, kind, features, vector, _, name, body, _ = record
     devices = [link[0] for link in vector]
@@ -175,8 +172,8 @@ def measure(level: int, devices: list[bytes], items: list[Any]) -> list[Any]:
         check((versions or below) and ascending([version[:2] for version in versions]), "no versions, or unsorted ones")
         check(all(version[3] == len(version[6]) for version in versions if version[2] == 1), "a link of another size")
         plain = {msgpack.packb([what, mode, content]) for _, _, what, _, _, mode, content, _ in versions}
-        values = [[msgpack.unpackb(value) for value in sorted(plain)]]
-        hashed.append([name, *([] if level else values), below and below[1]])
+        values = [] if level else [[*map(msgpack.unpackb, sorted(plain))]]
+        hashed.append([name, *values, below and below[1]])
         one = not below and current(versions)[2] < 2
         files, size = files + (below[2] if below else one), size + (below[3] if below else one and current(versions)[3])
     return [blake3(msgpack.packb([level, hashed]), key=CONTENT_KEY).digest(), files, size]
@@ -213,8 +210,8 @@ class Bucket:
 
     def __init__(self, bucket: str, folder: str, journal: bool = False) -> None:
         self.path = Path(bucket, folder, "_buckia")
-        self.places: dict[tuple[int, bytes], Place] = {}
-        self.records: dict[bytes, list[Any]] = {}
+        self.places = dict[tuple[int, bytes], tuple[bytes, int, int, int, int]]()
+        self.records = dict[bytes, list[Any]]()
         unpack(self.get("folder"), ["buckia", ONE, ONE, ZERO, folder])
         embedded, known = {}, set()
         for file in self.path.glob("segments/*"):
@@ -298,7 +295,7 @@ def restore(read: Read, path: bytes, root: list[Any], left: Iterator[int], depth
         check(next(left, None) is not None, "too many entries")
         inside = os.path.join(path, name)
         check(os.path.basename(inside) == name, "a name that means something else on this machine")
-        _, _, kind, size, mtime, mode, content, _ = current(versions or [DEFAULT])
+        _, _, kind, size, mtime, mode, content, _ = current(versions or [[0, 0, 2, 0, 0, 0o755, None, None]])
         if below or kind == 2:
             os.mkdir(inside, 0o700)
             if below:
@@ -317,8 +314,8 @@ def restore(read: Read, path: bytes, root: list[Any], left: Iterator[int], depth
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns its exit status."""
     parser = argparse.ArgumentParser(description="Restores a snapshot from a bucket.")
-    for name, meaning in (("bucket", "a directory"), ("folder", "'' for the top"), ("target", "new or empty")):
-        parser.add_argument(name, help=meaning)
+    for name in ("bucket", "folder", "target"):
+        parser.add_argument(name)
     parser.add_argument("--snapshot", help="hash of a snapshot's record")
     parser.add_argument("--journal", action="store_true", help="list journal/ instead of tips/")
     given = parser.parse_args(arguments)

@@ -154,7 +154,7 @@ class BuckiaClient:
         if target is None:
             return self._restore_in_place(snapshot, options, confirm, progress_callback)
         session = self._session
-        with session.counted() as traffic, session.reading() as repository, session.threads() as executor:
+        with session.counted() as traffic, session.reading() as repository, session.threads(waiting=True) as executor:
             tree, name = history.resolve(repository, snapshot)
             where = str(Path(target).expanduser().absolute())
             site = session.site(where, executor, session.progress(progress_callback))
@@ -184,7 +184,7 @@ class BuckiaClient:
         ):
             work.repository.open()
             work.repository.refresh()
-            site = session.site(work.root, work.executor, work.progress)
+            site = session.site(work.root, work.fetchers or work.executor, work.progress)
             site.rows = lambda path: work.state.directory(path)[1]
             result = restore(work.repository, site, tree, replace(options, overwrite=True))
         result.snapshot, result.traffic = name, traffic
@@ -292,7 +292,7 @@ class BuckiaClient:
 
         target = Path(local).expanduser().absolute()
         session = self._session
-        with session.reading() as repository, session.threads() as executor:
+        with session.reading() as repository, session.threads(waiting=True) as executor:
             site = session.site(str(target.parent), executor, session.progress(None))
             restore_file(repository, site, history.resolve(repository, "latest")[0], remote, target.name)
 

@@ -14,6 +14,7 @@ from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
 from buckia.core.chunker import kernel
 from buckia.engine.context import Progress, Settings, Workspace
+from buckia.engine.work import Executor
 from buckia.errors import BucketNotFound, ForkError, LocalError, RefusedError, RollbackError, UsageError
 from buckia.events import ProgressCallback, Requests, Traffic
 from buckia.local.disk import RealFileSystem
@@ -89,7 +90,7 @@ class Session:
         """A progress report that also notices a request to stop."""
         return Progress(callback, check=self.cancellation.check)
 
-    def site(self, target: str, executor: runtime.Threads, progress: Progress) -> Site:
+    def site(self, target: str, executor: Executor, progress: Progress) -> Site:
         """A directory to restore to."""
         from buckia.engine.restoreplan import Site
 
@@ -104,10 +105,12 @@ class Session:
         yield traffic
 
     @contextmanager
-    def threads(self) -> Iterator[runtime.Threads]:
-        """The worker pool of one operation."""
-        near = self.config.provider in _NEAR
-        pool = runtime.Threads(runtime.processors() if near else max(runtime.processors(), self.config.max_workers))
+    def threads(self, *, waiting: bool = False) -> Iterator[runtime.Threads]:
+        """A worker pool for one operation: as wide as there are processors, or for work that mostly waits for the network, as configured."""
+        width = runtime.processors()
+        if waiting and self.config.provider not in _NEAR:
+            width = max(width, self.config.max_workers)
+        pool = runtime.Threads(width)
         try:
             yield pool
         finally:
@@ -175,6 +178,7 @@ class Session:
             State.open(directory, machine=machine_id()) as state,
             self._repository(root.folder, state, options.max_workers) as repository,
             self.threads() as executor,
+            self.threads(waiting=True) as fetchers,
         ):
             self._check_location(local, root.folder, known=state.folder_object() is not None, write=write)
             yield Workspace(
@@ -186,6 +190,7 @@ class Session:
                 clock=self.clock,
                 random_bytes=runtime.random_bytes,
                 executor=executor,
+                fetchers=fetchers,
                 settings=settings,
                 progress=self.progress(callback),
                 fold=fold_insensitive if self.files.case_insensitive(local) else None,

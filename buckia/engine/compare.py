@@ -168,11 +168,10 @@ def delete_edit(name: str, row: Row, entry: Entry | None) -> Edit | None:
     left = [version for version in versions if version.dot not in row.dots]
     others = bool(left) or (entry is not None and entry.subtree is not None)
     edit = Edit(row.entry_name, name, None, dots_of(gone), row=row, others=others)
-    files = [version for version in left if version.kind != Kind.DIRECTORY]
-    if files and row.kind != Kind.DIRECTORY:
-        kept = max(files, key=lambda version: version.precedence)
+    if left:
+        kept = max(left, key=lambda version: version.precedence)
         edit.kept = kept
-        edit.supersede |= dots_of(version for version in files if version.same_value(kept))
+        edit.supersede |= dots_of(version for version in left if version.same_value(kept))
     return edit
 
 

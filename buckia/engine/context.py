@@ -85,6 +85,8 @@ class Workspace:
     executor: Executor
     settings: Settings
     progress: Progress = field(default_factory=Progress)
+    fetchers: Executor | None = None
+    """Where reads from the bucket wait, if those are to be more than the pieces of computing work; else ``executor``."""
     fold: Fold | None = None
     """What the local file system makes of names; None where all names differ that differ in bytes."""
     disk_paths: dict[bytes, str] = field(default_factory=dict)

@@ -21,7 +21,9 @@ from buckia.local.writer import Staged, Writer
 from buckia.store.reader import Range, ranges
 from buckia.store.repository import Repository
 
-PIECE_BYTES_MAX = 4 << 20
+PIECE_BYTES_MAX = 8 << 20
+PIECE_GAP_BYTES_MAX = 256 << 10
+"""Chunks of one file with less than this between them are read together."""
 BATCH_FILES = 20_000
 """So many files of one chunk are looked up and grouped by pack at a time."""
 
@@ -254,9 +256,8 @@ def _content(version: Version) -> FileContent:
 
 def _follows(rows: list[BlobRow], row: BlobRow) -> bool:
     """Whether a blob can be read together with those before it."""
-    last = rows[-1]
-    adjacent = row.offset == last.offset + last.length
-    return adjacent and row.offset + row.length - rows[0].offset <= PIECE_BYTES_MAX
+    gap = row.offset - (rows[-1].offset + rows[-1].length)
+    return 0 <= gap <= PIECE_GAP_BYTES_MAX and row.offset + row.length - rows[0].offset <= PIECE_BYTES_MAX
 
 
 def _join(pack: ObjectId, rows: list[BlobRow]) -> Range:

@@ -253,7 +253,10 @@ class Materialiser:
             return
         self._note_twins(places)
         fetcher = Fetcher(
-            self._work.repository, self._writer, self._work.executor, self._sources, lambda size, path: self._advance(size, path)
+            self._work.repository,
+            self._writer,
+            self._work.fetchers or self._work.executor,
+            self._sources, lambda size, path: self._advance(size, path)
         )
         batch: list[Fetched] = []
         for fetched in fetcher.stage(self._wanted(places)):

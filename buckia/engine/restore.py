@@ -142,6 +142,7 @@ class _Restorer:
         self.write(plan, trash=True)
         if delete_extra:
             self._result.deleted = self._remove(plan.extra)
+            self._result.trashed += self._result.deleted
         else:
             self._result.extra = [found.path for found in plan.extra if found.stat is not None]
         for directory in reversed(made):
@@ -251,7 +252,10 @@ class _Restorer:
             return
         self._writer.flush_staged([placement.staged for placement in batch])
         for placement in batch:
-            self._result.trashed += self._remove(places[placement.path].inside)
+            inside = places[placement.path].inside
+            if inside:
+                self._result.trashed += self._remove(inside)
+                self._writer.flush()
         for placement, placed in zip(batch, self._writer.place(batch, self._site.when), strict=True):
             if placed.error is not None:
                 self._fail(placement.path, placed.error.message)

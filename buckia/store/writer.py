@@ -24,6 +24,9 @@ ONE_PACK_BYTES_MAX = 4 << 20
 NODE_BYTES_MAX = 8 << 20
 """Nodes wait in memory for the end of the commit up to this size."""
 INLINE_ROWS_BYTES_MAX = 1 << 20
+LANES = 2
+LANES_FROM_BYTES = 8 << 20
+"""From this size of a commit on, threads fill packs of their own."""
 _POOL_MAX = 3
 
 
@@ -42,7 +45,8 @@ class PackWriter:
         self._local = threading.local()
         self._condemned = ledger.condemned()
         self._new: set[BlobId] = set()
-        self._chunks: _OpenPack | None = None
+        self._chunks: dict[int, _OpenPack] = {}
+        self._threads = 0
         self._nodes: list[_Blob] = []
         self._nodes_bytes = 0
         self._sent = 0
@@ -84,12 +88,14 @@ class PackWriter:
             blob = _Blob(kind, codec, name, raw_length, payload)
             if kind == BlobType.CHUNK:
                 self.chunk_bytes += raw_length
-                if self._chunks is not None and self._chunks.is_full(len(payload)):
-                    full.append(self._chunks)
-                    self._chunks = None
-                if self._chunks is None:
-                    self._chunks = self._open_pack()
-                self._chunks.add(blob)
+                lane = self._lane()
+                pack = self._chunks.get(lane)
+                if pack is not None and pack.is_full(len(payload)):
+                    full.append(pack)
+                    pack = None
+                if pack is None:
+                    pack = self._chunks[lane] = self._open_pack()
+                pack.add(blob)
             else:
                 self._nodes.append(blob)
                 self._nodes_bytes += len(payload)
@@ -97,6 +103,16 @@ class PackWriter:
                     full.append(self._node_pack())
         for pack in full:
             self._send(pack)
+
+    def _lane(self) -> int:
+        """Which open pack a thread fills: large commits give each its own, so that a file's chunks lie together and are read together."""
+        if self.chunk_bytes < LANES_FROM_BYTES:
+            return 0
+        lane: int | None = getattr(self._local, "lane", None)
+        if lane is None:
+            lane = self._local.lane = self._threads % LANES
+            self._threads += 1
+        return lane
 
     def _open_pack(self) -> _OpenPack:
         buffer = self._free.pop() if self._free else bytearray(PACK_BYTES_TARGET + (1 << 20))
@@ -133,13 +149,15 @@ class PackWriter:
     def finish(self) -> None:
         """Seal what is open and wait until every pack has arrived and is in the ledger's log of pending packs."""
         with self._lock:
-            chunks, self._chunks = self._chunks, None
-            together = chunks is not None and not self._sent and chunks.builder.size + self._nodes_bytes < ONE_PACK_BYTES_MAX and chunks.builder.count + len(self._nodes) <= BLOBS_MAX
-            if chunks is not None and together:
-                for blob in self._nodes:
-                    chunks.add(blob)
-                self._nodes = []
-            packs = [pack for pack in (chunks, self._node_pack() if self._nodes else None) if pack is not None]
+            packs = [self._chunks[lane] for lane in sorted(self._chunks)]
+            self._chunks = {}
+            if self._nodes:
+                if len(packs) == 1 and not self._sent and packs[0].has_room(self._nodes, self._nodes_bytes):
+                    for blob in self._nodes:
+                        packs[0].add(blob)
+                    self._nodes = []
+                else:
+                    packs.append(self._node_pack())
         for pack in packs:
             self._send(pack)
         self._transfer.drain()
@@ -168,6 +186,10 @@ class _OpenPack:
     def is_full(self, more: int) -> bool:
         """Whether a payload of ``more`` bytes belongs into the next pack."""
         return self.builder.count == BLOBS_MAX or self.builder.size + more > PACK_BYTES_TARGET
+
+    def has_room(self, nodes: list[_Blob], size: int) -> bool:
+        """Whether a commit is so small that its nodes lie with its chunks."""
+        return self.builder.size + size < ONE_PACK_BYTES_MAX and self.builder.count + len(nodes) <= BLOBS_MAX
 
     def add(self, blob: _Blob) -> None:
         """Append a blob."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -154,8 +155,8 @@ def test_d1_flag_key_and_argument_are_one_option(buckia: Run, tmp_path: Path) ->
     entry: dict[str, Any] = {"provider": "local", "bucket_name": "bucket", "folders": ["f"]}
     chosen = {"include_pattern": r"\.jpg$", "exclude_pattern": "^private", "delete_orphaned": True, "max_workers": 3}
     (tmp_path / "bucket").mkdir()
-    (tmp_path / ".buckia").write_text(f"x: {entry | chosen}".replace("True", "true").replace("'", '"').replace("\\.", "\\\\."))
-    (tmp_path / "plain").write_text(f"x: {entry}")
+    (tmp_path / ".buckia").write_text(json.dumps({"x": entry | chosen}))
+    (tmp_path / "plain").write_text(json.dumps({"x": entry}))
     flags = ["--include", r"\.jpg$", "--exclude", "^private", "--delete-orphaned", "--max-workers", "3"]
     with BuckiaClient(BucketConfig(**entry)) as client:
         client.sync()

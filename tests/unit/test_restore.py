@@ -69,7 +69,7 @@ def run(folder: Folder, target: Path, *paths: str, tree: Subtree | None = None, 
     repository.refresh()
     chosen = RestoreOptions(paths, **options)
     result = restore(repository, site(target), tree or repository.current().tree, chosen)
-    leftovers = [path for path in target.parent.rglob(".buckia-tmp*")]
+    leftovers = list(target.parent.rglob(".buckia-tmp*"))
     assert not leftovers
     return result
 

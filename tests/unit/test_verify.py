@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from buckia.core.ids import BlobType, DeviceId, object_id
+from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId, object_id
 from buckia.core.manifest import FileContent, Kind, Version
-from buckia.core.pack import PackBuilder, parse_pack
+from buckia.core.pack import PackBuilder, parse_pack, read_blob
 from buckia.core.record import Ack, Condemn, Record, Snapshot, encode_record, pack_key, record_key, tip_key
 from buckia.engine.context import Progress
 from buckia.engine.editor import TreeEditor
@@ -232,7 +232,7 @@ class TestPacks:
     def test_another_copy_heals(self, folder: Folder) -> None:
         linked = folder.commit({"a": noise(3000)})
         writer = folder.repository.writer()
-        writer.copy(list(folder.repository._blobs_of(linked.snapshot.packs[0].id)))
+        writer.copy(blobs_of(folder.bucket.objects[only_pack(linked)]))
         folder.repository.publish(writer, folder.tree, folder.repository.ledger.tips())
         key = only_pack(linked)
         del folder.bucket.objects[key]
@@ -242,10 +242,9 @@ class TestPacks:
     def test_a_condemned_pack_may_be_gone_unless_it_is_needed(self, folder: Folder) -> None:
         linked = folder.commit({"a": noise(3000)})
         writer = folder.repository.writer()
-        writer.copy(list(folder.repository._blobs_of(linked.snapshot.packs[0].id)))
+        writer.copy(blobs_of(folder.bucket.objects[only_pack(linked)]))
         copy = folder.repository.publish(writer, folder.tree, folder.repository.ledger.tips())
-        for pack in (linked.snapshot.packs[0].id, copy.snapshot.packs[0].id):
-            condemn(folder, Condemn((pack,)))
+        condemn(folder, linked.snapshot.packs[0].id, copy.snapshot.packs[0].id)
         del folder.bucket.objects[only_pack(linked)]
         assert check(folder.bucket).clean
         del folder.bucket.objects[only_pack(copy)]
@@ -270,10 +269,19 @@ class TestPacks:
         assert damage_of(result, PREFIX + pack_key(ref.id)).kind == "malformed"
 
 
-def condemn(folder: Folder, body: object) -> None:
-    """Publish a collector's record."""
-    repository = folder.repository
-    repository._settle(*repository._compose(body, repository.ledger.tips()))  # type: ignore[arg-type]
+def condemn(folder: Folder, *packs: ObjectId) -> None:
+    """A collector announces that it will delete packs."""
+    vector = tuple((device, *tip) for device, tip in sorted(folder.repository.ledger.tips().items()))
+    device = DeviceId(b"c" * 16)
+    data = encode_record(Record(device, 1, None, (), vector, 0, "collector", Condemn(tuple(sorted(packs)))))
+    name = object_id(data)
+    folder.bucket.objects[PREFIX + record_key(device, 1, name)] = data
+    folder.bucket.objects[PREFIX + tip_key(device, 1, name)] = bytes(name)
+
+
+def blobs_of(pack: bytes) -> list[tuple[BlobType, BlobId, bytes]]:
+    rows = parse_pack(pack)
+    return [(BlobType(row.kind), row.id, read_blob(row, pack[row.offset : row.offset + row.length])) for row in rows]
 
 
 def replace_record(folder: Folder, linked: Linked, body: Snapshot | Ack, **changes: object) -> str:
