@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,9 +75,18 @@ target = REGISTRY.target
 
 
 def law(holds: object, promise: str) -> None:
-    """Raise ``LawBroken`` unless ``holds``."""
+    """Raise ``LawBroken`` unless ``holds``. What is computed for it belongs into ``with accepted()``."""
     if not holds:
         raise LawBroken(promise)
+
+
+@contextmanager
+def accepted() -> Iterator[None]:
+    """For all that follows once the parser took the input: refusing it, or what was made from it, comes too late."""
+    try:
+        yield
+    except (*REFUSALS, *TEXT_REFUSALS) as error:
+        raise LawBroken(f"what was accepted is refused later: {error}") from error
 
 
 def behind(length: int) -> Structure:

@@ -207,7 +207,12 @@ class BuckiaClient:
         """Check that every snapshot is whole: structure and presence, and with ``read_data`` every byte."""
         from buckia.engine.verify import verify
 
-        with self._session.counted() as traffic, self._session.reading() as repository, self._session.threads() as executor:
+        session = self._session
+        with (
+            session.counted() as traffic,
+            session.reading(refresh=False) as repository,  # what cannot be read is to be reported, not raised
+            session.threads() as executor,
+        ):
             progress = self._session.progress(progress_callback)
             result = verify(repository, executor, read_data=read_data, progress=progress)
         result.traffic = traffic
@@ -313,8 +318,9 @@ class BuckiaClient:
         )
 
     def test_connection(self) -> bool:
-        """Whether the bucket answers and lets us in. Raises BuckiaError with the reason if not."""
-        return self._session.backend.test_connection()
+        """True if the bucket answers and lets us in; otherwise the reason is raised, a BuckiaError."""
+        self._session.backend.connect()
+        return True
 
     # ---- life
 
@@ -352,9 +358,9 @@ def _select(config: BucketConfig | BuckiaConfig | Mapping[str, Any] | str | Path
 
     if isinstance(config, str | Path):
         config = BuckiaConfig.from_file(Path(config).expanduser())
-    if isinstance(config, Mapping) and not isinstance(config, BuckiaConfig):
+    if not isinstance(config, BuckiaConfig):
         config = BuckiaConfig.from_mapping(config)
-    return config.select(name) if isinstance(config, BuckiaConfig) else config
+    return config.select(name)
 
 
 def _combined(results: list[SyncResult]) -> SyncResult:

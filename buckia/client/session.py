@@ -146,12 +146,13 @@ class Session:
         return folders[0] if folders else ""
 
     @contextmanager
-    def reading(self, folder: str | None = None) -> Iterator[Repository]:
+    def reading(self, folder: str | None = None, *, refresh: bool = True) -> Iterator[Repository]:
         """A folder for commands that only read: nothing is registered in the bucket and nothing kept on disk."""
         self._require_bucket()
         with self._repository(self.folder() if folder is None else folder, MemoryLedger(), self.config.max_workers) as repository:
             repository.open()
-            repository.refresh()
+            if refresh:
+                repository.refresh()
             yield repository
 
     @contextmanager

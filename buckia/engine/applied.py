@@ -12,28 +12,45 @@ from buckia.local.state import State
 
 _BYTES_MAX = 16 << 20
 _CONFLICTS = "conflicts"
+_CHANGES = "changes"
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The tree that was applied completely in one scope, and the tips that it includes."""
+    """The tree that was applied completely in one scope, and the tips that it includes.
+
+    ``heads``: the snapshots whose merge the tree is, if it is no snapshot's own: then its nodes are in no pack, and are made again.
+    """
 
     tree: Subtree
     tips: dict[DeviceId, tuple[int, ObjectId]]
+    heads: tuple[ObjectId, ...] = ()
+
+
+def begin_change(state: State) -> None:
+    """Say before rows are changed that they will be: until a run in some scope is complete, no tree is known to be what they show."""
+    state.set_value(_CHANGES, (_changes(state) + 1).to_bytes(8))
+
+
+def _changes(state: State) -> int:
+    return int.from_bytes(state.get_value(_CHANGES) or b"")
 
 
 def load_applied(state: State, scope: str) -> Applied | None:
-    """The state that was last applied completely in this scope; None where it is not known."""
+    """The state that was last applied completely in this scope; None where it is not known, or rows were changed by another run since."""
     data = state.get_value(f"applied:{scope}")
     if data is None:
         return None
     try:
-        node, content, files, size, tips = canonical.decode(data, size_max=_BYTES_MAX)
+        changes, node, content, files, size, tips, heads = canonical.decode(data, size_max=_BYTES_MAX)
     except (FormatError, ValueError):
+        return None
+    if changes != _changes(state):
         return None
     return Applied(
         Subtree(BlobId(node), content, files, size),
         {DeviceId(device): (seq, ObjectId(record)) for device, seq, record in tips},
+        tuple(map(ObjectId, heads)),
     )
 
 
@@ -41,7 +58,9 @@ def save_applied(state: State, scope: str, applied: Applied) -> None:
     """Remember that a state is applied completely in this scope."""
     tree = applied.tree
     tips: list[canonical.Value] = [[device, seq, record] for device, (seq, record) in sorted(applied.tips.items())]
-    state.set_value(f"applied:{scope}", canonical.encode([tree.id, tree.content_hash, tree.files, tree.bytes, tips]))
+    heads: list[canonical.Value] = [*applied.heads]
+    value = canonical.encode([_changes(state), tree.id, tree.content_hash, tree.files, tree.bytes, tips, heads])
+    state.set_value(f"applied:{scope}", value)
 
 
 def load_conflicts(state: State) -> dict[str, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from buckia.core.manifest import Content, Entry, FileContent, Kind, Version
 from buckia.core.projection import Shown
 from buckia.local.folder import ScannedDirectory
 from buckia.local.fs import DiskEntry
+from buckia.local.paths import bucket_name
 from buckia.local.state import Row
 
 Path = tuple[bytes, ...]
@@ -87,6 +88,8 @@ class DirectoryPlan:
     disk_path: str
     rows: dict[str, Row]
     edits: list[Edit] = field(default_factory=list)
+    later: list[Edit] = field(default_factory=list)
+    """Further writes at paths of ``edits``, for commits of their own: a record writes one version at a path."""
     changes: list[Change] = field(default_factory=list)
     scanned: ScannedDirectory | None = None
     show: bool = False
@@ -179,8 +182,10 @@ def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callabl
     """What must happen on disk so that a directory with these rows shows these entries. Names that ``covers`` leaves out stay as they are."""
     changes: list[Change] = []
     wanted: set[str] = set()
+    # A name may be on disk in another normalisation than in the tree, and stays so.
+    on_disk = {bucket_name(name): name for name in rows if not name.isascii()}
     for item in shown:
-        name = item.name.decode()
+        name = on_disk.get(item.name, item.name.decode())
         wanted.add(name)
         if not covers(item.entry_name, item.kind == Kind.DIRECTORY):
             continue

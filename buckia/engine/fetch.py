@@ -15,7 +15,7 @@ from buckia.core.ids import BlobId, BlobType, ObjectId, blob_id
 from buckia.core.manifest import FileContent, Kind, Version
 from buckia.core.pack import BlobRow
 from buckia.engine.work import Executor, in_order
-from buckia.errors import BuckiaError, CancelledError, IntegrityError, LocalError
+from buckia.errors import BuckiaError, CancelledError, FormatError, IntegrityError, LocalError
 from buckia.local.fs import DiskFullError
 from buckia.local.writer import Staged, Writer
 from buckia.store.reader import Range, ranges
@@ -111,6 +111,10 @@ class Fetcher:
                 for item in by_chunk.pop(blob):
                     yield self._write(item, raw)
 
+        for blob in [blob for blob in by_chunk if not self._repo.holds(blob)]:
+            for item in by_chunk.pop(blob):
+                yield Fetched(item, None, f"no pack that a record names holds its chunk {blob.hex()[:12]}")
+
         def work(piece: Range) -> list[Fetched]:
             done: list[Fetched] = []
             for blob, raw in self._fetch(piece):
@@ -170,7 +174,7 @@ class Fetcher:
             staged = self._writer.stage_file(item.directory, source(), mode=version.mode, mtime_ns=version.mtime_ns)
         except (DiskFullError, CancelledError):
             raise
-        except (LocalError, IntegrityError) as error:
+        except (LocalError, IntegrityError, FormatError) as error:
             return Fetched(item, None, error.message)
         self._report(version.size, item.path)
         return Fetched(item, staged)

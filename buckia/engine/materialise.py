@@ -68,9 +68,12 @@ class Materialiser:
         self._when = datetime.fromtimestamp(workspace.clock.now_ns() // 10**9, UTC).strftime("%Y-%m-%dT%H%M%SZ")
         self._sources = LocalSources()
         self._conflicts = load_conflicts(workspace.state)
+        self._listed_anew: set[bytes] = set()
+        """Directories that hold one now which no row tells of: they are to be compared name by name next time."""
         self.downloaded = 0
         self.deleted = 0
         self.failures: list[Failure] = []
+        self.warnings: list[str] = []
 
     def run(self, plans: list[DirectoryPlan]) -> None:
         """Make these directories, which come in tree order, show what the tree says."""
@@ -90,6 +93,8 @@ class Materialiser:
         for directory in reversed(directories):
             self._set_modes(directory)
             self._stage(directory)
+        for key in self._listed_anew - {directory.key for directory in directories}:
+            self._work.state.stage(key, self._work.state.directory(key)[1].values(), None)
         self._writer.flush()
         with self._work.state.transaction():
             save_conflicts(self._work.state, self._conflicts)
@@ -139,7 +144,7 @@ class Materialiser:
             problem = link_problem(len(directory.path), target, platform) if isinstance(target, bytes) else None
         if problem is None:
             return False
-        self._fail(directory, change.name, f"it is not written here: {problem}")
+        self.warnings.append(f"{directory.disk(change.name)} is not written here: {problem}.")
         return True
 
     def _update_row(self, directory: _Directory, change: Change) -> None:
@@ -246,7 +251,7 @@ class Materialiser:
     def _write_files(self, directories: list[_Directory]) -> None:
         places: dict[str, tuple[_Directory, Change]] = {}
         for directory in directories:
-            for change in directory.files:
+            for change in directory.files if self._is_there(directory) else ():
                 if change.shown is not None and not self._set_attributes(directory, change):
                     places[directory.disk(change.name)] = (directory, change)
         if not places:
@@ -269,6 +274,21 @@ class Materialiser:
                 self._place(batch, places)
                 batch = []
         self._place(batch, places)
+
+    def _is_there(self, directory: _Directory) -> bool:
+        """Make the directory itself where it is missing, as this sync may cover what is in it without covering the directory."""
+        wanted = [change for change in directory.files if change.shown is not None]
+        if not wanted or not directory.path:
+            return True
+        if self._work.files.stat(self._work.disk(directory.disk_path)) is None:
+            self._listed_anew.update(b"/".join(directory.path[:depth]) for depth in range(len(directory.path)))
+        try:
+            self._writer.make_directory(directory.disk_path)
+        except LocalError as error:
+            for change in wanted:
+                self._fail(directory, change.name, error.message)
+            return False
+        return True
 
     def _wanted(self, places: dict[str, tuple[_Directory, Change]]) -> Iterator[Wanted]:
         for path, (directory, change) in places.items():
@@ -383,7 +403,7 @@ class Materialiser:
             return
         rows = list(directory.rows.values())
         fingerprint = None
-        if not self.failures and not any(row.hidden for row in rows):
+        if not self.failures and directory.key not in self._listed_anew and not any(row.hidden for row in rows):
             if directory.scanned is not None and directory.scanned.exists:
                 fingerprint = directory.scanned.fingerprint(rows)
             else:

@@ -61,8 +61,8 @@ class Publisher:
         self._repo = workspace.repository
         self.done = Published(tree, basis)
         self._bytes = 0
-        self._losers: list[tuple[Path, Version]] = []
-        """Paths at which the policy decides for another version than the local edit, and that version."""
+        self._losers: dict[Path, tuple[set[Dot], Version]] = {}
+        """Where the policy decides for another version than the local edit: the dots of such edits, and that version."""
 
     def run(self, plans: list[DirectoryPlan]) -> Published:
         """Publish all edits of these plans, which come in tree order, and store the rows that follow from them."""
@@ -75,9 +75,19 @@ class Publisher:
         self._repo.join(self.done.basis)
         while any(plan.edits for plan in plans):
             self._commit(plans)
+            if not any(plan.edits for plan in plans):
+                self._take_later([plan for plan in plans if plan.later])
         if self._losers:
             self._settle()
         return self.done
+
+    def _take_later(self, plans: list[DirectoryPlan]) -> None:
+        """The next writes at paths that were written already, one at each; they build on the rows that are promoted by now."""
+        for plan in plans:
+            turn = {edit.entry_name: edit for edit in reversed(plan.later)}
+            plan.edits = sorted(turn.values(), key=lambda edit: edit.entry_name)
+            plan.later = [edit for edit in plan.later if turn[edit.entry_name] is not edit]
+            plan.rows = self._work.state.directory(b"/".join(plan.path))[1]
 
     # ---- one commit
 
@@ -121,7 +131,7 @@ class Publisher:
                 plan.rows[edit.row.name] = edit.row
             return
         if edit.winner is not None:
-            self._losers.append(((*plan.path, edit.entry_name), edit.winner))
+            self._losers.setdefault((*plan.path, edit.entry_name), (set(), edit.winner))[0].add(dot)
         version, row = self._outcome(edit, captured, dot)
         editor.edit((*plan.path, edit.entry_name), edit.supersede, version)
         if row is not None:
@@ -186,11 +196,11 @@ class Publisher:
         writer = self._repo.writer()
         editor = TreeEditor(self._repo.nodes, self.done.tree)
         dot = self._next_dot()
-        for path, winner in sorted(self._losers, key=lambda loser: loser[0]):
+        for path, (lost, winner) in sorted(self._losers.items()):
             entry = lookup(self._repo.nodes, self.done.tree.id, path)
             if entry is not None:
-                files = [version for version in entry.versions if version.kind != Kind.DIRECTORY]
-                editor.edit(path, dots_of(files), rewritten(winner, dot.device, dot.seq))
+                same = dots_of(version for version in entry.versions if version.same_value(winner))
+                editor.edit(path, same | lost, rewritten(winner, dot.device, dot.seq))
         tree = editor.finish()
         self.done.snapshot = self._repo.publish(writer, tree, self.done.basis)
         self.done.tree = tree

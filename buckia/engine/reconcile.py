@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 
-from buckia.core.ids import DeviceId
+from buckia.core.ids import DeviceId, ObjectId
 from buckia.core.manifest import Kind
 from buckia.engine import plan as acts
-from buckia.engine.applied import Applied, load_applied, load_conflicts, save_applied
+from buckia.engine.applied import Applied, begin_change, load_applied, load_conflicts, save_applied
 from buckia.engine.compare import Change, DirectoryPlan, Edit, Path
 from buckia.engine.context import Confirm, Workspace, guard_mass_deletion
 from buckia.engine.history import retained
@@ -40,6 +40,8 @@ class Sync:
         self._unreadable: list[bytes] = []
         self._applied: Applied | None = None
         self._basis: Tips = {}
+        self._heads: tuple[ObjectId, ...] = ()
+        """The snapshots whose merge the tree is, where it is no snapshot's own."""
         self._state: State | None = None
         self._plans: list[DirectoryPlan] = []
 
@@ -105,14 +107,19 @@ class Sync:
 
     def compare(self) -> None:
         """Learn what others published, and merge all heads into the state that this folder has now."""
+        repo = self._repo
         self._applied = load_applied(self._work.state, self._work.filters.key())
+        if self._applied is not None:
+            repo.merge([repo.journal.load(head) for head in self._applied.heads])  # makes the nodes that are in no pack
         if self._applied is not None and self._applied.tips == self._listed:
-            self._basis = self._listed
+            self._basis, self._heads = self._listed, self._applied.heads
             self._state = State(self._applied.tree, {})
             return
-        self._basis = self._repo.refresh(self._listed)
-        self._state = self._repo.current()
-        for record in self._repo.journal.held_back:
+        self._basis = repo.refresh(self._listed)
+        self._state = repo.current()
+        heads = repo.journal.heads()
+        self._heads = tuple(head.id for head in heads) if len(heads) > 1 else ()
+        for record in repo.journal.held_back:
             self._plan.warnings.append(f"Record {record.hex()[:12]} is not visible in the bucket yet; it is taken with a later sync.")
 
     # ---- Apply Cache
@@ -153,7 +160,7 @@ class Sync:
         touched = 0
         for directory in self._plans:
             prefix = os.fsdecode(b"".join(part + b"/" for part in directory.path))
-            for edit in directory.edits:
+            for edit in (*directory.edits, *directory.later):
                 touched += edit.row is not None and edit.row.kind != Kind.DIRECTORY
                 _plan_edit(planned, prefix, edit)
             edited = {edit.name for edit in directory.edits if edit.row is not None}
@@ -181,6 +188,8 @@ class Sync:
             raise AssertionError("compare comes before execute")
         result = self._plan.result()
         self._work.progress.total = self._plan.bytes
+        if any(plan.edits or plan.show for plan in self._plans):
+            begin_change(self._work.state)
         published = Publisher(self._work, self._state.tree, self._basis).run(self._plans)
         materialiser = Materialiser(self._work, published.tree)
         materialiser.run(self._with_turned(published.turned))
@@ -188,13 +197,15 @@ class Sync:
         own = self._repo.ledger.device()
         if published.snapshot is not None and own is not None:
             record = published.snapshot.record
-            self._basis = {**self._basis, record.device: (record.seq, published.snapshot.id)}
+            self._basis, self._heads = {**self._basis, record.device: (record.seq, published.snapshot.id)}, ()
         elif own is not None and own[0] in self._repo.ledger.tips():
             self._basis = {**self._basis, own[0]: self._repo.ledger.tips()[own[0]]}
         result.uploaded = published.uploaded
         result.downloaded = materialiser.downloaded
         result.deleted = published.deleted + materialiser.deleted
         result.errors += published.failures + materialiser.failures
+        result.warnings += materialiser.warnings
+        result.skipped += len(materialiser.warnings)
         result.failed = len(result.errors)
         result.root = published.tree.content_hash.hex()
         if published.snapshot is not None:
@@ -218,7 +229,7 @@ class Sync:
         if self._state is None:
             raise AssertionError("execute comes before verify")
         if not result.failed:
-            save_applied(self._work.state, self._work.filters.key(), Applied(self._state.tree, dict(self._basis)))
+            save_applied(self._work.state, self._work.filters.key(), Applied(self._state.tree, dict(self._basis), self._heads))
         pending = load_conflicts(self._work.state)
         result.conflict_list = [Conflict(path, copies) for path, copies in sorted(pending.items())]
         result.conflicts = len(pending)

@@ -11,7 +11,7 @@ from buckia.core.ids import DeviceId
 from buckia.core.manifest import Entry, Kind, Subtree, Version, is_directory
 from buckia.core.merge import edit_entry
 from buckia.core.merkle import NodeStore
-from buckia.core.projection import Fold, Shown, project, project_directory
+from buckia.core.projection import DIRECTORY_MODE, Fold, Shown, project, project_directory
 from buckia.engine.capture import Capture, IdsOnly
 from buckia.engine.compare import (
     Change,
@@ -75,7 +75,7 @@ class Survey:
         """The directories in which the tree differs from what was applied here last; all of them if nothing was."""
         if applied is None:
             directories = (path for path, entry in walk(self._nodes, self._tree.id) if is_directory(entry))
-            return {(), *directories}
+            return {(), *directories, *map(split, self._work.state.fingerprints())}
         changed: set[Path] = set()
         for path, one, two in diff_trees(self._nodes, applied, self._tree):
             where = path[:-1]
@@ -98,9 +98,13 @@ class Survey:
         view = _View(self._nodes, self._subtree(path), self._work.fold, changed)
         for disk, row in scanned.changed:
             self._local(plan, view, disk, row)
+        covers = self.covers(path)
         for row in (*scanned.missing, *scanned.hidden):
-            self._missing(plan, view, row)
-        plan.edits = _one_per_name(plan)
+            if covers(row.entry_name, row.kind == Kind.DIRECTORY):
+                self._missing(plan, view, row)
+            else:
+                plan.rows[row.name] = row
+        _one_per_name(plan, view)
         if changed or plan.show or any(edit.others for edit in plan.edits):
             plan.show = True
             plan.changes = self._shown_changes(plan, view)
@@ -144,7 +148,7 @@ class Survey:
         if row is not None and row.kind == kind:
             same_size |= row.size == disk.size
         tie = self._work.settings.policy == "newest_wins" and any(v.mtime_ns == disk.mtime_ns for v in candidates)
-        unknown_origin = row is None and bool(candidates)
+        unknown_origin = row is None and entry is not None
         if kind == Kind.FILE and not (same_size or tie or unknown_origin):
             return None
         captured = self._capture.read(self._disk(plan, disk.name), disk.name, disk.kind)
@@ -165,17 +169,13 @@ class Survey:
         if any(version.dot in seen for version in versions):
             return False
         if value.kind == Kind.DIRECTORY:
-            if entry is None or not is_directory(entry):
-                return False
             modes = [version for version in versions if version.kind == Kind.DIRECTORY]
-            if row is not None or (modes and all(version.mode != value.mode for version in modes)):
-                if row is None:
-                    plan.rows[disk.name] = self._row(disk, entry.name, value, (), None)
-                    plan.show = plan.dirty = True
-                    return True
+            if row is not None or entry is None or not (modes or (entry.subtree is not None and value.mode == DIRECTORY_MODE)):
                 return False
-            plan.rows[disk.name] = self._row(disk, entry.name, value, tuple(modes), None)
+            equal = tuple(version for version in modes if value.matches(version))
+            plan.rows[disk.name] = self._row(disk, entry.name, value, equal, None)
             plan.dirty = True
+            plan.show |= len(equal) < len(modes)
             return True
         equal = tuple(version for version in versions if value.matches(version))
         if equal:
@@ -237,7 +237,8 @@ class Survey:
             after = edit_entry(entry, edit.entry_name, edit.supersede, version, subtree)
             if edit.winner is not None and after is not None:
                 final = rewritten(edit.winner, self._device, self._seq + 1)
-                after = edit_entry(after, edit.entry_name, dots_of(after.versions), final, subtree)
+                gone = {item.dot for item in after.versions if item.same_value(final)} | {version.dot if version else final.dot}
+                after = edit_entry(after, edit.entry_name, gone, final, subtree)
             replaced[edit.entry_name] = after
             if edit.disk is not None and version is not None:
                 value = Value(version.kind, version.content, version.mode)
@@ -320,24 +321,27 @@ def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
     return [version for version in entry.versions if version.dot not in seen]
 
 
-def _one_per_name(plan: DirectoryPlan) -> list[Edit]:
+def _one_per_name(plan: DirectoryPlan, view: _View) -> None:
     """One edit per entry, as a record writes one version per path: deletions of both sides of a conflict join, a write takes in a deletion.
 
-    Of two writes (a file and its conflict copy, both edited) the second waits for the next run.
+    Of several writes (a file and its conflict copy, both edited) all but the first wait for the next commit.
     """
     kept: dict[bytes, Edit] = {}
     for edit in sorted(plan.edits, key=lambda edit: (edit.entry_name, edit.disk is None, edit.name)):
         first = kept.get(edit.entry_name)
         if first is None:
             kept[edit.entry_name] = edit
-        elif edit.disk is None:
-            first.supersede |= edit.supersede
-            if first.kept is not None and first.kept.dot in first.supersede:
-                first.kept = None
-        else:
+        elif edit.disk is not None:
+            plan.later.append(edit)
             if edit.row is not None:
                 plan.rows[edit.row.name] = edit.row
-    return list(kept.values())
+        elif edit.row is not None:
+            if first.disk is None and first.row is not None:
+                both = replace(first.row, dots=(*first.row.dots, *edit.row.dots))
+                kept[edit.entry_name] = delete_edit(first.name, both, view.entry(edit.entry_name)) or first
+            else:
+                first.supersede |= frozenset(edit.row.dots)
+    plan.edits = list(kept.values())
 
 
 def in_tree_order(plans: Iterable[DirectoryPlan]) -> Iterator[DirectoryPlan]:

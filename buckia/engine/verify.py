@@ -14,6 +14,7 @@ from buckia.core.directory import referenced
 from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId
 from buckia.core.index import Location
 from buckia.core.manifest import Subtree, decode_directory, summarise
+from buckia.core.pack import decode_rows
 from buckia.core.record import (
     PackRef,
     Record,
@@ -267,9 +268,19 @@ class _Verification:
                 _ = self._repo.catalog.index
                 self._repo.catalog.add_record(linked)
         except (IntegrityError, FormatError) as error:
+            self._blame_footers()
             self._note(self._key("journal/"), "malformed", f"where blobs lie cannot be known: {error.message}")
             return False
         return True
+
+    def _blame_footers(self) -> None:
+        """Note the packs whose rows are in no record, and cannot be read from their ends either."""
+        for pack, ref in self._packs.items():
+            if ref.rows is None and pack not in self._lost:
+                try:
+                    decode_rows(self._repo.catalog.read_footer(pack, ref.size), size=ref.size)
+                except (IntegrityError, FormatError, RangeNotSatisfiable) as error:
+                    self._note(self._key(pack_key(pack)), "corrupt", error.message)
 
     # ---- contents
 

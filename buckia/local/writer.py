@@ -275,7 +275,8 @@ class Writer:
         """Return when all names that were made, moved or removed are on the disk."""
         for directory in sorted(self._unflushed):
             where = f"{self._root}/{directory}" if directory else self._root or "/"
-            if self._fs.stat(where) is not None:
+            present = self._fs.stat(where)
+            if present is not None and present.kind == DIRECTORY:
                 self._fs.sync_directory(where)
         self._unflushed.clear()
 

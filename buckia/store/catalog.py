@@ -13,7 +13,7 @@ from buckia.core.ids import DeviceId, ObjectId, object_id
 from buckia.core.index import Index, Segment, build_segment, merge_segments
 from buckia.core.pack import TAIL_BYTES, footer_bytes, parse_tail
 from buckia.core.record import PackRef, Snapshot, decode_record, pack_key, parse_segment_key, segment_key
-from buckia.errors import BuckiaError, IntegrityError, ObjectNotFound
+from buckia.errors import BuckiaError, FormatError, IntegrityError, ObjectNotFound, RangeNotSatisfiable
 from buckia.store.journal import Linked
 from buckia.store.ledger import Ledger
 from buckia.store.transfer import Transfer
@@ -36,6 +36,8 @@ class Catalog:
         self._prefix = prefix
         self._covered: dict[DeviceId, list[tuple[int, int]]] | None = None
         self._segments: dict[ObjectId, Segment] = {}
+        self._decoded: dict[ObjectId, Linked] = {}
+        """Records outside segments: a few, which are asked for several times in one run."""
 
     @cached_property
     def index(self) -> Index:
@@ -72,8 +74,12 @@ class Catalog:
     def _add_packs(self, index: Index, body: Snapshot) -> None:
         for ref in body.packs:
             rows = self._rows(ref)
-            if rows:
+            if not rows:
+                continue
+            try:
                 index.add_pack(ref.id, ref.size, rows)
+            except FormatError as error:
+                log.warning("The footer of pack %s is damaged: %s", ref.id.hex()[:12], error.message)
 
     def _rows(self, ref: PackRef) -> bytes:
         """A pack's footer rows; none of a pack that is gone: whoever needs a blob of it will miss that blob."""
@@ -81,7 +87,7 @@ class Catalog:
             return ref.rows
         try:
             return self.footer(ref.id, ref.size)
-        except IntegrityError as error:
+        except (IntegrityError, FormatError, RangeNotSatisfiable) as error:
             log.warning("%s", error.message)
             return b""
 
@@ -154,7 +160,9 @@ class Catalog:
                 data = self._ledger.record(record)
                 if data is None:
                     raise IntegrityError(f"Record {number} of device {device.hex()[:8]} is not known here.")
-                linked = Linked(record, decode_record(data), data)
+                linked = self._decoded.get(record)
+                if linked is None:
+                    linked = self._decoded[record] = Linked(record, decode_record(data), data)
                 yield linked
                 record, number = linked.record.prev, number - 1
 

@@ -6,7 +6,7 @@ Writing goes through `Repository.writer` and `Repository.publish`; the order in 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from buckia.core.directory import empty_tree, referenced
@@ -157,18 +157,24 @@ class Repository:
         try:
             data = bytes(self.transfer.get(key))
         except ObjectNotFound:
-            if self.transfer.list(self.prefix):
-                raise IntegrityError(
-                    f"Folder {self.folder or '(top)'} is damaged: its `folder` object is missing while others exist."
-                ) from None
-            if not create:
-                raise NotFoundError(
-                    f"There is no folder {self.folder or '(top)'} in {self.transfer.backend.location}.", hint=_MISSING_FOLDER_HINT
-                ) from None
-            data = encode_folder(self.folder)
-            self.transfer.put(key, data)
+            data = self._found_or_made(key, create)
         check_folder(data, self.folder)
         self.ledger.set_folder_object(data)
+
+    def _found_or_made(self, key: str, create: bool) -> bytes:
+        """The folder object where a first look found none: another device may be making it at this moment."""
+        listed = {info.key for info in self.transfer.list(self.prefix)}
+        if key in listed:
+            return bytes(self.transfer.get(key))
+        name = self.folder or "(top)"
+        if listed:
+            raise IntegrityError(f"Folder {name} is damaged: its `folder` object is missing while others exist.")
+        if not create:
+            where = self.transfer.backend.location
+            raise NotFoundError(f"There is no folder {name} in {where}.", hint=_MISSING_FOLDER_HINT)
+        data = encode_folder(self.folder)
+        self.transfer.put(key, data)
+        return data
 
     # ---- reading
 
@@ -180,7 +186,10 @@ class Repository:
 
     def current(self) -> State:
         """The merge of all heads: what a new device would get."""
-        heads = self.journal.heads()
+        return self.merge(self.journal.heads())
+
+    def merge(self, heads: Sequence[Linked]) -> State:
+        """The merge of these snapshots. Its nodes are in memory only, unless it is a snapshot's own tree."""
         if not heads:
             return State(empty_tree(self.nodes), {})
         state = State(snapshot_tree(heads[0].snapshot), heads[0].record.knowledge)

@@ -132,6 +132,14 @@ class Outcome:
         return json.loads(line)
 
 
+def error_of(outcome: Outcome) -> tuple[int, str]:
+    """Exit code and the one sentence; nothing else but a hint may have been printed."""
+    first, *rest = outcome.err.splitlines()
+    assert first.startswith("buckia: error: "), outcome.err
+    assert all(line.startswith("hint: ") for line in rest), outcome.err
+    return outcome.code, first.removeprefix("buckia: error: ")
+
+
 @pytest.fixture
 def buckia(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run a command line in this process."""

@@ -232,7 +232,8 @@ class Forger:
         devices = [FORGER] if any(row[1] for row in items) else []
         raw = canonical.encode([1, 1, 0, devices, items])
         shown = [
-            (row[0], [(version[2], version[5], version[6]) for version in row[1]], row[2] and row[2][1]) for row in items
+            (row[0], [(version[2], version[5], version[6]) for version in row[1]], row[2] and row[2][1])
+            for row in items
         ]
         return self.blob(BlobType.DIRECTORY, raw), content_hash(canonical.encode([0, shown]))
 

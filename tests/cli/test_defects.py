@@ -263,8 +263,8 @@ def test_defect_10_no_name_leads_out_of_the_root(world: World, name: bytes) -> N
             device.sync()
         assert caught.value.exit_code == 7
         assert device.tree() == before
-    assert [path for path in around if not path.exists()] == []
-    assert not [path for path in world.base.rglob("*evil*")]
+    assert all(path.exists() for path in around)
+    assert not list(world.base.rglob("*evil*"))
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,10 @@ def test_defect_14_a_failed_listing_is_an_error_and_no_empty_bucket(world: World
     failing = FaultySync(local_bucket(world.bucket), [Fault("list", "error", nth, error=BucketError("No list today."))])
     with provider("failing", lambda config: failing):
         config = BucketConfig(provider="failing", bucket_name=str(world.bucket))
-        with BuckiaClient(config, state_dir=world.base / "other") as client, pytest.raises(BucketError, match="No list"):
+        with (
+            BuckiaClient(config, state_dir=world.base / "other") as client,
+            pytest.raises(BucketError, match="No list"),
+        ):
             client.sync(a.root, folder="folder")
     uploaded = {key for key in world.bytes().keys() - before.keys() if key.startswith("packs/")}
     if nth == 1:

@@ -255,7 +255,8 @@ def test_names_that_lead_elsewhere_are_refused(buckia: Run, world: World, name: 
 
 
 @pytest.mark.parametrize(
-    "name", [b".buckia", b".BUCKIA", b".buckia-staging", b".buckia-trash", b".buckia-tmp-evil", b"_buckia", b"_Buckia-x"]
+    "name",
+    [b".buckia", b".BUCKIA", b".buckia-staging", b".buckia-trash", b".buckia-tmp-evil", b"_buckia", b"_Buckia-x"],
 )
 def test_names_of_our_own_are_not_written(buckia: Run, world: World, name: bytes) -> None:
     _forge(world, lambda forger: [forged_file(name, forger.chunk(b"evil"), 4)])
@@ -322,7 +323,12 @@ def test_another_format_version_is_refused(buckia: Run, copy: World, version: in
     before = copy.bytes()
     (copy.base / "mine").mkdir()
     (copy.base / "mine/file").write_text("1")
-    for line in (["sync", "mine", "--to"], ["ls", "--from"], ["verify", "--from"], ["restore", "--target", "t", "--from"]):
+    for line in (
+        ["sync", "mine", "--to"],
+        ["ls", "--from"],
+        ["verify", "--from"],
+        ["restore", "--target", "t", "--from"],
+    ):
         outcome = buckia(*line, copy.location)
         assert outcome.code == 7, outcome.err
         assert "version" in outcome.err

@@ -5,8 +5,17 @@ from __future__ import annotations
 from buckia.core import canonical
 from buckia.core.directory import referenced
 from buckia.core.ids import DeviceId, ObjectId, object_id
-from buckia.core.record import Condemn, Record, Snapshot, encode_record, pack_key, parse_pack_key, parse_tip_key
-from buckia.core.record import record_key, tip_key
+from buckia.core.record import (
+    Condemn,
+    Record,
+    Snapshot,
+    encode_record,
+    pack_key,
+    parse_pack_key,
+    parse_tip_key,
+    record_key,
+    tip_key,
+)
 from buckia.store.ledger import MemoryLedger
 from buckia.store.repository import Repository, snapshot_tree
 from tests.crash.world import PREFIX, World
@@ -23,6 +32,7 @@ def packs_of(world: World) -> list[ObjectId]:
 
 def condemn(world: World, packs: list[ObjectId]) -> None:
     """Publish a condemn record that knows all that is in the bucket."""
+    world.condemned += packs
     vector, seq, prev = _place(world)
     body = Condemn(tuple(sorted(packs)))
     _publish(world, seq, encode_record(Record(COLLECTOR, seq, prev, (), vector, 0, "collector", body)))
@@ -51,8 +61,15 @@ def _publish(world: World, seq: int, data: bytes) -> None:
     world.bucket.put(PREFIX + tip_key(COLLECTOR, seq, name), bytes(name))
 
 
+def unnamed(world: World) -> list[ObjectId]:
+    """The packs that no record names: what may be condemned even if all history is kept."""
+    index = _opened(world).catalog.index
+    return [pack for pack in packs_of(world) if index.pack_size(pack) is None]
+
+
 def garbage(world: World) -> list[ObjectId]:
     """The packs that hold nothing of any head, nor of any device's newest snapshot: what may be condemned."""
+    world.forgetful = True
     repository = _opened(world)
     newest: dict[DeviceId, Record] = {}
     for linked in repository.journal.records():
@@ -70,9 +87,9 @@ def garbage(world: World) -> list[ObjectId]:
     return [pack for pack in packs_of(world) if pack not in live]
 
 
-def delete(world: World, packs: list[ObjectId]) -> None:
+def delete(world: World) -> None:
     """What a collector does in the end."""
-    for pack in packs:
+    for pack in world.condemned:
         world.bucket.objects.pop(PREFIX + pack_key(pack), None)
 
 

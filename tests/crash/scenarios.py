@@ -5,45 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from buckia.core.ids import DeviceId, ObjectId, object_id
-from buckia.core.record import (
-    Condemn,
-    Record,
-    encode_record,
-    pack_key,
-    parse_pack_key,
-    parse_tip_key,
-    record_key,
-    tip_key,
-)
-from tests.crash.world import PREFIX, Habits, Inject, World, noise
+from tests.crash.collector import condemn, garbage, unnamed
+from tests.crash.world import Act, Habits, Moment, Tree, World, noise
 
 BIG = noise(700_000, 1)
 """A file of several chunks."""
 MEDIUM = noise(120_000, 2)
-COLLECTOR = DeviceId(b"\xcc" * 16)
+LARGE = noise(2_500_000, 3)
+
+
+def at_first_record(verb: str, key: str) -> bool:
+    """Right before the first record is put."""
+    return verb == "put" and key.startswith("journal/")
+
+
+def at_first_pack(verb: str, key: str) -> bool:
+    """Right before the first pack is put."""
+    return verb == "put" and key.startswith("packs/")
+
+
+def whole(tree: Tree) -> Tree:
+    """All of a tree."""
+    return tree
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """``prepare`` makes the world; then ``victim`` syncs, and dies.
 
-    ``shrink`` maps "module:NAME" to a number that stands in for the product's own, so that rare paths are taken by small worlds.
-    ``may_conflict``: a crash may leave both versions of a conflict for the users to choose from.
+    ``meanwhile`` is what others do at ``moment`` of that sync, or after it if it does not get so far. ``shrink`` maps
+    "module:NAME" to a number that stands in for the product's own, so that small worlds take rare paths.
+    ``may_conflict``: a crash may leave both versions of a conflict for the users to choose from. ``view`` is that part
+    of a tree in which all devices must agree. ``reaches``: effects that prove that the run goes where it is meant to go.
     """
 
     name: str
-    prepare: Callable[[World], None]
+    prepare: Act
     victim: str = "a"
-    inject: Inject | None = None
+    meanwhile: Act | None = None
+    moment: Moment = at_first_record
     shrink: Mapping[str, int] = field(default_factory=dict)
     may_conflict: bool = False
+    view: Callable[[Tree], Tree] = whole
+    reaches: Mapping[str, int] = field(default_factory=dict)
 
 
-# ---- preparations
+# ---- what users do
 
 
-def _fill(world: World, habits: Habits = Habits()) -> None:  # noqa: B008  a frozen value
+def fill(world: World, habits: Habits = Habits()) -> None:  # noqa: B008  a frozen value
     """Two devices in step."""
     a = world.device("a", habits)
     a.put("notes.txt", b"first line\n")
@@ -57,7 +67,19 @@ def _fill(world: World, habits: Habits = Habits()) -> None:  # noqa: B008  a fro
     world.device("b", habits).sync()
 
 
+def edit(world: World, name: str) -> None:
+    """Edits, deletions, and a renaming."""
+    device = world.device(name)
+    device.put("notes.txt", b"first line\nsecond line\n")
+    device.put("data/big.bin", BIG[:300_000] + b"inserted" + BIG[300_000:])
+    device.remove("old.txt")
+    device.remove("away")
+    device.move("data/medium.bin", "data/renamed.bin")
+    device.put("new/file", b"new")
+
+
 def first_sync(world: World) -> None:
+    """Files that were never synced."""
     a = world.device("a")
     a.put("notes.txt", b"first line\n")
     a.put("data/big.bin", BIG)
@@ -69,39 +91,41 @@ def first_sync(world: World) -> None:
     a.put("link", "data/big.bin")
 
 
-def _edits(world: World, name: str) -> None:
-    device = world.device(name)
-    device.put("notes.txt", b"first line\nsecond line\n")
-    device.put("data/big.bin", BIG[:300_000] + b"inserted" + BIG[300_000:])
-    device.remove("old.txt")
-    device.remove("away")
-    device.move("data/medium.bin", "data/renamed.bin")
-    device.put("new/file", b"new")
+def send(habits: Habits = Habits()) -> Act:  # noqa: B008  a frozen value
+    """Edits on a that are to be published."""
+
+    def prepare(world: World) -> None:
+        fill(world, habits)
+        edit(world, "a")
+
+    return prepare
 
 
-def edit_delete_rename(world: World) -> None:
-    _fill(world)
-    _edits(world, "a")
+def receive(habits: Habits = Habits()) -> Act:  # noqa: B008  a frozen value
+    """Edits of a that are published."""
 
+    def prepare(world: World) -> None:
+        fill(world, habits)
+        edit(world, "a")
+        world.device("a").sync()
 
-def receive(world: World) -> None:
-    _fill(world)
-    _edits(world, "a")
-    world.device("a").sync()
+    return prepare
 
 
 def receive_and_send(world: World) -> None:
-    receive(world)
+    """Edits of a that are published, and others on b that are not."""
+    receive()(world)
     b = world.device("b")
     b.put("from-b", b"written on b")
     b.put("data/deep/er/leaf", b"leaf, edited on b")
     b.remove("empty")
 
 
-def _conflict(policy: str) -> Callable[[World], None]:
+def conflict(policy: str) -> Act:
+    """Both have edited the same files; b was first."""
+
     def prepare(world: World) -> None:
-        habits = Habits(policy=policy)
-        _fill(world, habits)
+        fill(world, Habits(policy=policy))
         a, b = world.device("a"), world.device("b")
         b.put("notes.txt", b"b's version\n")
         b.put("data/deep/er/leaf", b"b's leaf")
@@ -115,14 +139,33 @@ def _conflict(policy: str) -> Callable[[World], None]:
     return prepare
 
 
-def _interrupted(before: str) -> Callable[[World], None]:
+def conflict_to_receive(world: World) -> None:
+    """A conflict between published versions, which a third device must show."""
+    fill(world, Habits(policy="ask"))
+    a, b, c = world.device("a"), world.device("b"), world.device("c")
+    c.sync()
+    a.put("notes.txt", b"a's")
+    a.sync()
+    b.put("notes.txt", b"b's")
+    b.sync()
+
+
+def choose(world: World) -> None:
+    """A user settles a conflict by deleting one of its two versions."""
+    conflict_to_receive(world)
+    a = world.device("a")
+    a.sync()
+    (copy,) = [path for path in a.tree() if "(conflict " in path]
+    a.remove(copy)
+
+
+def interrupted(before: str) -> Act:
     """A sync of a that was killed right before the first request to put a key that begins so."""
 
     def prepare(world: World) -> None:
-        _fill(world)
-        _edits(world, "a")
-        world.run(world.device("a"), "kill", _effects_until(world, before))
-        world.device("a").come_back("kill")
+        fill(world)
+        edit(world, "a")
+        kill_before(world, before)
         world.device("a").put("notes.txt", b"and edited once more\n")
         b = world.device("b")
         b.put("meanwhile", b"b goes on")
@@ -131,30 +174,46 @@ def _interrupted(before: str) -> Callable[[World], None]:
     return prepare
 
 
-def _effects_until(world: World, before: str) -> int:
-    twin = World.load(world.save())
-    device = twin.device("a")
-    number = 1
-    while True:
-        twin = World.load(world.save())
-        device = twin.device("a")
-        assert twin.run(device, "kill", number) is None, f"nothing put {before}"
-        if twin.last.startswith(f"put {PREFIX}{before}"):
-            return number - 1
+def kill_before(world: World, key: str) -> None:
+    """Let a sync until right before it puts such a key."""
+    saved = world.save()
+    number = 0
+    twin = world
+    while not twin.last.startswith(f"put {key}"):
         number += 1
+        twin = World.load(saved)
+        assert twin.run(twin.device("a"), "kill", number) is None, f"nothing put {key}"
+    world.run(world.device("a"), "kill", number - 1)
+    world.device("a").come_back("kill")
 
 
-def many_records(world: World) -> None:
-    """So many commits that segments are due, and one is there already to be merged and deleted."""
-    a, b = world.device("a"), world.device("b")
-    for number in range(5):
-        a.put(f"file{number}", b"a%d" % number)
-        a.sync()
-        b.put(f"other{number}", b"b%d" % number)
-        b.sync()
-    a.sync()
-    assert any("/segments/" in key for key in world.bucket.objects)
-    a.put("last", b"one more")
+def records_until(due: Callable[[World], bool]) -> Act:
+    """Commit by commit, until what is due would happen in the next sync of a."""
+
+    def prepare(world: World) -> None:
+        a, b = world.device("a"), world.device("b")
+        for number in range(40):
+            a.put("last", b"edit %d" % number)
+            twin = World.load(world.save())
+            twin.run(twin.device("a"), "kill")
+            if number > 8 and due(twin):
+                return
+            device = a if number % 3 else b
+            device.put(f"file{number}", noise(1500, number))
+            device.sync()
+        raise AssertionError("it never came")
+
+    return prepare
+
+
+def replaces_segment(world: World) -> bool:
+    """A segment was written and an older one deleted."""
+    return any(done.startswith("delete segments/") for done in world.log)
+
+
+def consolidates(world: World) -> bool:
+    """The newest pack holds the contents of many."""
+    return len(next(data for key, data in reversed(world.bucket.written.items()) if "/packs/" in key)) > 6_000
 
 
 def change_types(world: World) -> None:
@@ -184,77 +243,242 @@ def change_types(world: World) -> None:
     a.sync()
 
 
-def relies_on_old_packs(world: World) -> None:
-    """a will store nothing of what b deleted, as it is in an older pack: the pack that the collector condemns."""
+def rely_on_old_packs(world: World) -> None:
+    """a moves and keeps what b made in packs of their own."""
     a, b = world.device("a"), world.device("b")
-    a.put("kept", b"kept by a")
-    a.put("treasure", MEDIUM)
+    a.put("of-a", b"a has a snapshot of its own")
     a.sync()
     b.sync()
+    b.put("treasure", MEDIUM)
+    b.sync()
+    b.put("same/one", noise(5_000, 6))
+    b.put("same/below/two", noise(5_000, 7))
+    b.sync()
+    a.sync()
     a.move("treasure", "elsewhere")
     a.put("new", b"new on a")
+
+
+def delete_and_condemn(world: World) -> None:
+    """b deletes that, and a collector takes notice."""
+    b = world.device("b")
     b.remove("treasure")
+    b.remove("same")
+    b.put("b", b"of b")
+    b.sync()
+    condemn(world, garbage(world))
+
+
+def condemn_unnamed(world: World) -> None:
+    """A collector takes packs for garbage that no record names yet."""
+    condemn(world, unnamed(world))
+
+
+def links(world: World) -> None:
+    """Links that come, go and turn elsewhere."""
+    a, b = world.device("a"), world.device("b")
+    a.put("target", b"a file")
+    a.put("d/turns", "../target")
+    a.put("d/goes", "../target")
+    a.put("dangling", "nowhere")
+    a.sync()
+    b.sync()
+    a.put("d/turns", "../dangling")
+    a.remove("d/goes")
+    a.put("e/comes", "../target")
+    a.put("target", "d")
+
+
+def directories(world: World) -> None:
+    """Empty ones, deep ones, modes, and one that takes the place of another."""
+    a, b = world.device("a"), world.device("b")
+    a.put("empty/", b"")
+    a.put("deep/1/2/3/4/5/leaf", b"leaf")
+    a.put("private/", b"", mode=0o700)
+    a.put("private/file", b"private")
+    a.put("goes/with/all", b"of it")
+    a.sync()
+    b.sync()
+    a.remove("empty")
+    a.put("deep/1/other/", b"")
+    a.put("private/", b"", mode=0o750)
+    a.remove("goes")
+    a.move("deep/1/2", "moved")
+    a.put("again/empty/", b"")
+
+
+def sent(prepare: Act) -> Act:
+    """The same, published by a."""
+
+    def published(world: World) -> None:
+        prepare(world)
+        world.device("a").sync()
+
+    return published
+
+
+def crowd(world: World) -> None:
+    """So many files that directories have several nodes."""
+    a, b = world.device("a"), world.device("b")
+    for number in range(400):
+        a.put(f"many/{number:03}", b"%d" % (number % 7))
+    a.sync()
+    b.sync()
+    for number in range(0, 400, 40):
+        a.put(f"many/{number:03}", b"edited %d" % number)
+    for number in range(5, 400, 50):
+        a.remove(f"many/{number:03}")
+
+
+def attributes(world: World) -> None:
+    """Only modes and times change."""
+    a, b = world.device("a"), world.device("b")
+    a.put("script", b"#!/bin/sh\n", mode=0o644)
+    a.put("read-only", b"for all", mode=0o644)
+    a.put("big", BIG)
+    a.sync()
+    b.sync()
+    a.put("script", b"#!/bin/sh\n", mode=0o755)
+    a.put("read-only", b"for all", mode=0o444)
+    a.put("big", BIG, mode=0o600, mtime_ns=1_600_000_000_000_000_000)
+
+
+def large(world: World) -> None:
+    """More than one pack, where packs are small."""
+    a = world.device("a")
+    a.put("large", LARGE)
+    a.put("big", BIG)
+    a.put("text", b"compresses well " * 10_000)
+    for number in range(20):
+        a.put(f"small/{number}", noise(3_000, 100 + number))
+
+
+def three_heads(world: World) -> None:
+    """Three devices have published without knowing of each other; a has to merge and has an edit of its own."""
+    fill(world)
+    a, b, c = world.device("a"), world.device("b"), world.device("c")
+    c.sync()
+    b.put("of-b", b"b")
+    b.remove("old.txt")
+    c.put("data/of-c", b"c")
+    c.put("notes.txt", b"edited by c")
+    world.meanwhile(at_first_record, lambda _: c.sync() and None)
+    world.run(b, "kill")
+    a.put("data/of-a", b"a")
+    a.put("data/deep/er/leaf", b"edited by a")
+
+
+def b_goes_on(world: World) -> None:
+    """While a syncs, b does as well."""
+    b = world.device("b")
+    b.put("meanwhile", b"of b")
+    b.put("data/deep/er/leaf", b"edited by b")
+    b.remove("empty")
     b.sync()
 
 
-# ---- a collector
+def joins_with_files(world: World) -> None:
+    """A new device has some of the files already, and others under the same names."""
+    fill(world)
+    c = world.device("c", Habits(policy="ask"))
+    c.put("data/big.bin", BIG)
+    c.put("data/medium.bin", MEDIUM)
+    c.put("notes.txt", b"c had notes of its own\n")
+    c.put("only-c", b"c")
 
 
-def condemn(world: World, packs: list[ObjectId], seq: int = 1, prev: ObjectId | None = None) -> Record:
-    """What a collector publishes; it knows all tips that are in the bucket."""
-    vector = []
-    for key in world.bucket.objects:
-        parsed = parse_tip_key(key.removeprefix(PREFIX))
-        if parsed is not None and parsed[0] != COLLECTOR:
-            vector.append(parsed)
-    record = Record(COLLECTOR, seq, prev, (), tuple(sorted(vector)), 0, "collector", Condemn(tuple(sorted(packs))))
-    data = encode_record(record)
-    world.bucket.put(PREFIX + record_key(COLLECTOR, seq, object_id(data)), data)
-    world.bucket.put(PREFIX + tip_key(COLLECTOR, seq, object_id(data)), bytes(object_id(data)))
-    return record
+def deleted_there_edited_here(world: World) -> None:
+    """b has deleted directories into which a has put something."""
+    fill(world)
+    a, b = world.device("a"), world.device("b")
+    a.put("away/more", b"put there by a")
+    a.put("data/deep/er/leaf", b"edited by a")
+    a.sync()
+    b.remove("away")
+    b.remove("data/deep")
 
 
-def packs_of(world: World) -> list[ObjectId]:
-    """All packs in the bucket, by the time of their arrival."""
-    found = [parse_pack_key(key.removeprefix(PREFIX)) for key in world.bucket.written if key in world.bucket.objects]
-    return [pack for pack in found if pack is not None]
+SCOPE = Habits(sync_paths=("data", "notes.txt"))
 
 
-def condemn_old(world: World, verb: str, key: str) -> None:
-    """All packs of before, once, right before the victim's first record."""
-    if verb == "put" and key.startswith("packs/") and "before" not in world.memory:
-        world.memory["before"] = packs_of(world)
-    if verb == "put" and key.startswith("journal/") and "condemned" not in world.memory:
-        world.memory["condemned"] = world.memory["before"]
-        condemn(world, world.memory["before"])
+def scoped(prepare: Callable[[Habits], Act]) -> Act:
+    """The same where a and b sync only a part; c has all of it."""
+
+    def narrow(world: World) -> None:
+        c = world.device("c")
+        c.put("outside", b"never on a or b")
+        c.put("data/of-c", b"in the scope")
+        c.sync()
+        prepare(SCOPE)(world)
+
+    return narrow
 
 
-def condemn_new(world: World, verb: str, key: str) -> None:
-    """The pack that has just been put and that no record names: to a collector it looks like garbage."""
-    if verb == "put" and key.startswith("journal/") and "condemned" not in world.memory and packs_of(world):
-        world.memory["condemned"] = packs_of(world)[-1:]
-        condemn(world, world.memory["condemned"])
+def in_scope(tree: Tree) -> Tree:
+    """The part that a and b sync."""
+    return {path: data for path, data in tree.items() if path == "notes.txt" or path.split("/")[0] == "data"}
 
 
-def collect(world: World) -> None:
-    """Delete what was condemned, as a collector does that saw nobody need it when it looked."""
-    for pack in world.memory.get("condemned", ()):
-        world.bucket.objects.pop(PREFIX + pack_key(pack), None)
+KEEP = Habits(delete_orphaned=False)
 
 
-SEGMENTS_SOON = {
-    "buckia.store.catalog:UNCOVERED_MAX": 4,
-    "buckia.store.repository:UNCOVERED_MAX": 4,
+def without_hidden(tree: Tree) -> Tree:
+    """All but what one of the devices hides."""
+    return {path: data for path, data in tree.items() if path not in {"old.txt", "away", "away/one", "data/medium.bin"}}
+
+
+SEGMENTS_SOON = {"buckia.store.catalog:UNCOVERED_MAX": 4, "buckia.store.repository:UNCOVERED_MAX": 4}
+CONSOLIDATE_SOON = {**SEGMENTS_SOON, "buckia.store.repository:SMALL_PACKS_MAX": 3}
+SMALL_PACKS = {"buckia.store.writer:PACK_BYTES_TARGET": 300_000, "buckia.store.writer:ONE_PACK_BYTES_MAX": 1_000}
+SMALL_BATCHES = {"buckia.engine.materialise:PLACE_FILES": 2}
+SMALL_SLICES = {
+    "buckia.engine.publish:SLICE_BYTES": 200_000,
+    "buckia.engine.publish:SMALL_FILE_BYTES": 1_000,
+    "buckia.engine.publish:BATCH_FILES": 2,
 }
-PACKS_SOON = {**SEGMENTS_SOON, "buckia.store.repository:SMALL_PACKS_MAX": 3}
+NO_ROOM_FOR_FOOTERS = {"buckia.store.writer:INLINE_ROWS_BYTES_MAX": 100}
 
 SCENARIOS = [
-    Scenario("first sync", first_sync),
-    Scenario("edit, delete and rename", edit_delete_rename),
-    Scenario("receive", receive, victim="b"),
-    Scenario("conflict, remote wins", _conflict("remote_wins"), may_conflict=True),
-    Scenario("finish an interrupted sync", _interrupted("journal/")),
-    Scenario("segments", many_records, shrink=SEGMENTS_SOON),
-    Scenario("change types", change_types, victim="b"),
-    Scenario("rescue", relies_on_old_packs, inject=condemn_old),
+    Scenario("first sync", first_sync, reaches={"put": 3}),
+    Scenario("edit, delete and rename", send()),
+    Scenario("receive", receive(), victim="b"),
+    Scenario("conflict, remote wins", conflict("remote_wins"), may_conflict=True, reaches={"put journal": 2}),
+    Scenario("finish an interrupted sync", interrupted("journal/")),
+    Scenario("segments", records_until(replaces_segment), shrink=SEGMENTS_SOON, reaches={"put segments": 1, "delete segments": 1}),
+    Scenario("change types", change_types, victim="b", reaches={"after rename": 10}),
+    Scenario("rescue", rely_on_old_packs, meanwhile=delete_and_condemn, reaches={"put journal": 2, "put packs": 2}),
+]
+
+NIGHTLY = [
+    Scenario("conflict, local wins", conflict("local_wins"), may_conflict=True),
+    Scenario("conflict, newest wins", conflict("newest_wins"), may_conflict=True),
+    Scenario("conflict, ask", conflict("ask"), may_conflict=True),
+    Scenario("receive a conflict", conflict_to_receive, victim="c"),
+    Scenario("settle a conflict by deleting a copy", choose),
+    Scenario("receive and send", receive_and_send, victim="b"),
+    Scenario("another device syncs meanwhile", send(), meanwhile=b_goes_on, may_conflict=True),
+    Scenario("three heads", three_heads),
+    Scenario("join with files", joins_with_files, victim="c", may_conflict=True),
+    Scenario("deleted here, edited there", deleted_there_edited_here, victim="b"),
+    Scenario("scope, send", scoped(send), view=in_scope),
+    Scenario("scope, receive", scoped(receive), victim="b", view=in_scope),
+    Scenario("keep orphans, send", send(KEEP), view=without_hidden),
+    Scenario("keep orphans, receive", receive(KEEP), victim="b", view=without_hidden),
+    Scenario("send links", links),
+    Scenario("receive links", sent(links), victim="b"),
+    Scenario("send directories", directories),
+    Scenario("receive directories", sent(directories), victim="b"),
+    Scenario("send attributes", attributes),
+    Scenario("receive attributes", sent(attributes), victim="b"),
+    Scenario("send a crowd", crowd),
+    Scenario("receive a crowd in small batches", sent(crowd), victim="b", shrink=SMALL_BATCHES),
+    Scenario("clone in small batches", sent(large), victim="b", shrink=SMALL_BATCHES | SMALL_PACKS),
+    Scenario("many packs", large, shrink=SMALL_PACKS, reaches={"put packs": 10}),
+    Scenario("many packs after an interrupted sync", interrupted("packs/"), shrink=SMALL_PACKS),
+    Scenario("many commits", large, shrink=SMALL_SLICES, reaches={"put journal": 5}),
+    Scenario("finish a sync without its tip", interrupted("tips/")),
+    Scenario("consolidate small packs", records_until(consolidates), shrink=CONSOLIDATE_SOON, reaches={"put packs": 1}),
+    Scenario("footers outside of the record", send(), shrink=NO_ROOM_FOR_FOOTERS, reaches={"put segments": 1}),
+    Scenario("rescue a new pack", send(), meanwhile=condemn_unnamed, reaches={"put journal": 2, "put packs": 2}),
+    Scenario("rescue after a conflict", conflict("remote_wins"), meanwhile=condemn_unnamed, may_conflict=True, reaches={"put journal": 3, "put packs": 3}),
 ]

@@ -6,8 +6,6 @@ the device has finished, which is the worst that it may do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from buckia.core.record import Snapshot
@@ -24,7 +22,6 @@ from tests.crash.collector import (
 from tests.crash.world import World, check_bucket, noise
 
 TREASURE = noise(120_000, 5)
-When = Callable[[str, str], bool]
 
 
 def make_world() -> World:
@@ -51,31 +48,18 @@ def b_deletes(world: World, *paths: str) -> None:
     b.sync()
 
 
-def once(world: World, when: When, act: Callable[[], object]) -> None:
-    """Let others act at the first request of the running device that fits."""
-
-    def inject(_: World, verb: str, key: str) -> None:
-        if "acted" not in world.memory and when(verb, key):
-            world.memory["acted"] = True
-            act()
-
-    world.inject = inject
-
-
 def before_record(verb: str, key: str) -> bool:
     return verb == "put" and key.startswith("journal/")
 
 
 def condemn_garbage(world: World) -> None:
-    world.memory["condemned"] = garbage(world)
-    assert world.memory["condemned"]
-    condemn(world, world.memory["condemned"])
+    assert garbage(world)
+    condemn(world, garbage(world))
 
 
 def finish(world: World) -> None:
     """The collector deletes; then everything must still be there, for this device and for a new one."""
-    world.inject = None
-    delete(world, world.memory["condemned"])
+    delete(world)
     check_snapshots(world, "a")
     world.device("b").sync()
     world.device("a").sync()
@@ -107,11 +91,11 @@ def test_a_pack_condemned_during_the_sync_is_rescued() -> None:
     world = make_world()
     world.device("a").move("treasure", "saved")
 
-    def meanwhile() -> None:
+    def meanwhile(world: World) -> None:
         b_deletes(world, "treasure")
         condemn_garbage(world)
 
-    once(world, before_record, meanwhile)
+    world.meanwhile(before_record, meanwhile)
     before = snapshots_of_a(world)
     world.run(world.device("a"), "kill")
     commit, addendum = snapshots_of_a(world)[len(before) :]
@@ -126,11 +110,10 @@ def test_a_pack_that_no_record_names_yet_looks_like_garbage_and_is_rescued() -> 
     world = make_world()
     world.device("a").put("new", b"in a pack that only a knows")
 
-    def meanwhile() -> None:
-        world.memory["condemned"] = packs_of(world)[-1:]
-        condemn(world, world.memory["condemned"])
+    def meanwhile(world: World) -> None:
+        condemn(world, packs_of(world)[-1:])
 
-    once(world, before_record, meanwhile)
+    world.meanwhile(before_record, meanwhile)
     world.run(world.device("a"), "kill")
     finish(world)
     assert world.device("b").tree()["new"] == b"in a pack that only a knows"
@@ -141,11 +124,11 @@ def test_parts_of_the_tree_that_did_not_change_are_rescued_too() -> None:
     world = make_world()
     world.device("a").put("new", b"of a")
 
-    def meanwhile() -> None:
+    def meanwhile(world: World) -> None:
         b_deletes(world, "treasure", "same")
         condemn_garbage(world)
 
-    once(world, before_record, meanwhile)
+    world.meanwhile(before_record, meanwhile)
     world.run(world.device("a"), "kill")
     finish(world)
     assert "same" not in world.device("a").tree()
@@ -154,17 +137,18 @@ def test_parts_of_the_tree_that_did_not_change_are_rescued_too() -> None:
 
 def test_a_pack_that_was_condemned_and_spared_before_can_be_condemned_again() -> None:
     world = make_world()
-    condemn(world, packs_of(world))  # and, as all of it is needed, deletes nothing
+    condemn(world, packs_of(world))
+    world.condemned.clear()  # all of it is needed, so nothing is deleted
     world.device("a").sync()
     world.device("a").move("treasure", "saved")
     world.device("a").sync()
     world.device("a").move("same/one", "one")
 
-    def meanwhile() -> None:
+    def meanwhile(world: World) -> None:
         b_deletes(world, "same")
         condemn_garbage(world)
 
-    once(world, before_record, meanwhile)
+    world.meanwhile(before_record, meanwhile)
     world.run(world.device("a"), "kill")
     finish(world)
 
@@ -179,17 +163,16 @@ def test_a_rescue_that_was_cut_off_is_finished_by_the_next_sync() -> None:
         world = World.load(saved)
         a = world.device("a")
 
-        def meanwhile(world: World = world) -> None:
+        def meanwhile(world: World) -> None:
             b_deletes(world, "treasure")
             condemn_garbage(world)
 
-        once(world, before_record, meanwhile)
+        world.meanwhile(before_record, meanwhile)
         if world.run(a, "power", stop) is not None:
             break
-        if "condemned" in world.memory:
+        if world.condemned:
             points += 1
             a.come_back("power")
-            world.inject = None
             a.sync()
             finish(world)
             assert a.tree()["saved"] == TREASURE, f"after effect {stop}: {world.last}"
@@ -207,7 +190,7 @@ def test_after_a_rescue_in_the_next_run_new_nodes_are_sent() -> None:
         world = World.load(saved)
         a, b = world.device("a"), world.device("b")
         assert world.run(a, "kill", effects) is None
-        if "/journal/" in world.last:
+        if world.last.startswith("put journal/"):
             break
         effects += 1
     a.come_back("kill")

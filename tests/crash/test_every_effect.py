@@ -13,7 +13,8 @@ from unittest.mock import patch
 
 import pytest
 
-from tests.crash.scenarios import SCENARIOS, Scenario, collect
+from tests.crash.collector import delete
+from tests.crash.scenarios import NIGHTLY, SCENARIOS, Scenario
 from tests.crash.world import Mode, Tree, World, check_bucket, files, is_temporary
 
 MODES: tuple[Mode, ...] = ("kill", "power", "torn")
@@ -39,13 +40,13 @@ def crash_everywhere(scenario: Scenario, modes: tuple[Mode, ...] = MODES) -> int
     """Run the scenario once for every effect and mode; how many crash points there were."""
     points = 0
     with shrunk(scenario):
-        made = World()
-        scenario.prepare(made)
-        saved = made.save()
+        saved = prepared(scenario)
         for mode in modes:
-            whole = World.load(saved, scenario.inject)
+            whole = begun(scenario, saved)
             assert whole.run(whole.device(scenario.victim), mode) is not None
             effects = whole.effects
+            for effect, times in scenario.reaches.items():
+                assert sum(done.startswith(effect) for done in whole.log) >= times, effect
             expected = settle(whole, scenario)
             for stop in range(1, effects + 1):
                 check_one(scenario, saved, mode, stop, expected)
@@ -53,9 +54,24 @@ def crash_everywhere(scenario: Scenario, modes: tuple[Mode, ...] = MODES) -> int
     return points
 
 
+def prepared(scenario: Scenario) -> bytes:
+    """The world right before the victim's sync."""
+    world = World()
+    scenario.prepare(world)
+    return world.save()
+
+
+def begun(scenario: Scenario, saved: bytes) -> World:
+    """That world once more, with what others will do meanwhile."""
+    world = World.load(saved)
+    if scenario.meanwhile is not None:
+        world.meanwhile(scenario.moment, scenario.meanwhile)
+    return world
+
+
 def check_one(scenario: Scenario, saved: bytes, mode: Mode, stop: int, expected: Tree) -> None:
     """Crash after one effect, come back, and look at everything."""
-    world = World.load(saved, scenario.inject)
+    world = begun(scenario, saved)
     device = world.device(scenario.victim)
     before = files(device.everything())
     assert world.run(device, mode, stop) is None, "the run was shorter than the one before it"
@@ -71,28 +87,26 @@ def check_one(scenario: Scenario, saved: bytes, mode: Mode, stop: int, expected:
 
 def settle(world: World, scenario: Scenario, kept: frozenset[bytes] | set[bytes] = frozenset()) -> Tree:
     """Sync everywhere until all is quiet; what every device then shows. Contents in ``kept`` must still be somewhere."""
-    world.inject = None
+    world.catch_up()
     victim = world.device(scenario.victim)
     victim.sync()
     assert victim.leftovers() == [], "temporary files stay behind"
+    delete(world)
     others = [device for device in world.devices.values() if device is not victim]
     for device in [*others, victim, *others]:
         result = device.sync()
         assert not result.failed, result.errors
-        assert not device.leftovers()
     objects = dict(world.bucket.objects)
     for device in world.devices.values():
         result = device.sync()
         assert (result.uploaded, result.downloaded, result.deleted, result.failed) == (0, 0, 0, 0), result
     assert world.bucket.objects == objects, "a sync of what is in step wrote something"
-    collect(world)
-    history = check_bucket(world)
+    contents = check_bucket(world)
     tree = victim.tree()
     for device in [*others, world.device("clone")]:
         device.sync()
-        assert device.tree() == tree, f"{device.name} shows something else than {victim.name}"
-    everywhere = history.contents.union(*(files(device.everything()) for device in world.devices.values()))
-    lost = kept - everywhere
+        assert scenario.view(device.tree()) == scenario.view(tree), f"{device.name} shows something else"
+    lost = kept - contents.union(*(files(device.everything()) for device in world.devices.values()))
     assert not lost, f"lost: {[data[:40] for data in lost]}"
     return tree
 
@@ -120,4 +134,10 @@ def test_smoke() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_every_effect(scenario: Scenario) -> None:
+    assert crash_everywhere(scenario) > 30
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("scenario", NIGHTLY, ids=lambda scenario: scenario.name)
+def test_every_effect_of_more_scenarios(scenario: Scenario) -> None:
     assert crash_everywhere(scenario) > 30

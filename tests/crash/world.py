@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from buckia.core.chunker import kernel
@@ -33,7 +33,7 @@ from buckia.local.filters import Filters
 from buckia.local.paths import TEMPORARY, TRASH
 from buckia.local.state import State
 from buckia.store.ledger import MemoryLedger
-from buckia.store.repository import Repository
+from buckia.store.repository import Repository, snapshot_tree
 from buckia.store.transfer import Transfer
 from buckia.sync.base import ObjectInfo
 from buckia.sync.memory import MemorySync
@@ -41,8 +41,9 @@ from tests.support.memory_fs import MemoryFileSystem, SimulatedCrash
 
 Mode = Literal["kill", "power", "torn"]
 Tree = dict[str, bytes | str | None]
-Inject = Callable[["World", str, str], None]
-"""Called with (world, verb, key) before the bucket answers a request of the device that is running."""
+Moment = Callable[[str, str], bool]
+"""Whether a request, (verb, key below the repository's root), is the one before which others act."""
+Act = Callable[["World"], None]
 
 ROOT = "/data"
 FOLDER = "f"
@@ -65,7 +66,7 @@ class Bucket(MemorySync):
         before = self.written.setdefault(key, bytes(data))
         assert before == data, f"{key} was put a second time with other bytes"
         info = super()._put(key, data, if_absent)
-        self._world.happens(f"put {key}")
+        self._world.happens(f"put {key.removeprefix(PREFIX)}")
         return info
 
     def _get(self, key: str, offset: int, length: int | None) -> bytes:
@@ -83,7 +84,7 @@ class Bucket(MemorySync):
     def _delete(self, key: str) -> None:
         self._world.asks("delete", key)
         super()._delete_many([key])
-        self._world.happens(f"delete {key}")
+        self._world.happens(f"delete {key.removeprefix(PREFIX)}")
 
 
 class MortalConnection(Connection):
@@ -220,18 +221,23 @@ class Device:
 class World:
     """The bucket and all devices, by name. ``calls`` and ``effects`` count those of `run`."""
 
-    def __init__(self, inject: Inject | None = None) -> None:
+    def __init__(self) -> None:
         self.random = random.Random(1)
         self.bucket = Bucket(self)
         self.devices: dict[str, Device] = {}
         self.contents: set[bytes] = set()
         """Every file that a user ever wrote."""
-        self.inject = inject
-        self.memory: dict[str, Any] = {}
-        """What ``inject`` remembers."""
+        self.condemned: list[Any] = []
+        """Packs that a collector will delete, where there is one."""
+        self.forgetful = False
+        """The collector keeps no history but what is current."""
+        self._moment: Moment | None = None
+        self._meanwhile: Act | None = None
         self.calls = 0
         self.effects = 0
         self.last = ""
+        self.log: list[str] = []
+        """Every effect of the last `run`."""
         self._running: Device | None = None
         self._stop: int | None = None
         self._mode: Mode = "kill"
@@ -250,12 +256,25 @@ class World:
         )
         return Repository(transfer, ledger, FOLDER, random_bytes=self.random.randbytes, now_ns=now_ns)
 
+    # ---- others
+
+    def meanwhile(self, moment: Moment, act: Act) -> None:
+        """Let others act right before the first request of the device that `run` lets run that fits."""
+        self._moment, self._meanwhile = moment, act
+
+    def catch_up(self) -> None:
+        """Let them act now, if they have not yet."""
+        act, self._moment, self._meanwhile = self._meanwhile, None, None
+        if act is not None:
+            act(self)
+
     # ---- stopping
 
     def run(self, device: Device, mode: Mode, stop: int | None = None) -> SyncResult | None:
         """Let a device sync, and stop the world after effect number ``stop``. None if it was stopped."""
         self._running, self._stop, self._mode = device, stop, mode
         self.calls = self.effects = 0
+        self.log.clear()
         device.fs.hook = self._on_disk
         try:
             return device.sync()
@@ -276,9 +295,9 @@ class World:
         self.lives()
         if self._running is not None:
             self.calls += 1
-            if self.inject is not None:
+            if self._moment is not None and self._moment(verb, key.removeprefix(PREFIX)):
                 device, self._running = self._running, None
-                self.inject(self, verb, key.removeprefix(PREFIX))
+                self.catch_up()
                 self._running = device
 
     def happens(self, what: str) -> None:
@@ -287,6 +306,7 @@ class World:
             return
         self.effects += 1
         self.last = what
+        self.log.append(what)
         if self.effects == self._stop:
             self._frozen = True
             self._running.fs.dead = True
@@ -309,13 +329,13 @@ class World:
             segments = {key: bytes(value) for key, value in device.segments.items()}
             devices[name] = (device.habits, device.fs, image, segments)
         objects = (self.bucket.objects, self.bucket.written)
-        return pickle.dumps((devices, objects, self.contents, self.random, self.memory))
+        return pickle.dumps((devices, objects, self.contents, self.random))
 
     @classmethod
-    def load(cls, saved: bytes, inject: Inject | None = None) -> World:
+    def load(cls, saved: bytes) -> World:
         """A world as it was saved."""
-        world = cls(inject)
-        devices, objects, world.contents, world.random, world.memory = pickle.loads(saved)
+        world = cls()
+        devices, objects, world.contents, world.random = pickle.loads(saved)
         world.bucket.objects, world.bucket.written = objects
         for name, (habits, fs, image, segments) in devices.items():
             device = world.device(name, habits)
@@ -343,34 +363,28 @@ class _Clock:
 # ---- what must hold
 
 
-@dataclass(slots=True)
-class History:
-    """What a bucket holds: the bytes of every file in every snapshot."""
-
-    contents: set[bytes] = field(default_factory=set)
-    snapshots: int = 0
-
-
 _KNOWN: dict[tuple[bytes, int], bytes] = {}
 """Content by id and size: ids are hashes, and what they name is checked in every bucket all the same."""
 
 
-def check_bucket(world: World) -> History:
-    """Read all of it as a stranger: every pack whole, every snapshot complete, tips that name records, no seq twice."""
+def check_bucket(world: World) -> set[bytes]:
+    """Read all of it as a stranger: every pack whole, every snapshot complete, tips that name records, no number twice.
+
+    Where history was forgotten only what the heads need must be there. The contents of all files.
+    """
     repository = world.repository(MemoryLedger(), lambda: 0)
     repository.open()
     repository.refresh()
     assert not repository.journal.held_back
     objects = {key.removeprefix(PREFIX): data for key, data in world.bucket.objects.items()}
     _check_names(objects, {key.removeprefix(PREFIX) for key in world.bucket.written})
-    history = History()
+    contents: set[bytes] = set()
     seen: set[Any] = set()
     readable: set[Any] = set()
-    for linked in repository.journal.records():
+    for linked in repository.journal.heads() if world.forgetful else repository.journal.records():
         if not isinstance(linked.record.body, Snapshot):
             continue
-        history.snapshots += 1
-        root = linked.record.body.state_root
+        root = snapshot_tree(linked.record.body).id
         blobs = {blob for _, blob in referenced(repository.nodes, root, seen)}
         for wanted in repository.reader.plan(blobs):
             readable.update(blob for blob, _ in repository.reader.fetch(wanted))
@@ -378,8 +392,8 @@ def check_bucket(world: World) -> History:
         for _, entry in walk(repository.nodes, root):
             for version in entry.versions:
                 if isinstance(version.content, FileContent):
-                    history.contents.add(_bytes(repository, version.content, version.size))
-    return history
+                    contents.add(_bytes(repository, version.content, version.size))
+    return contents
 
 
 def _bytes(repository: Repository, content: FileContent, size: int) -> bytes:

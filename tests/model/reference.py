@@ -71,7 +71,6 @@ class Edit:
     name: str | None = None
     """The name on disk that was written; None for a deletion."""
     reinstate: Version | None = None
-    deferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,26 +225,35 @@ class Sync:
         self._folder = folder
         self._known = known
         self._dot = (device, seq)
-        self._final = (device, seq + 1)
         self._run = run
 
     def expect(self, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]) -> Expected:
         """The outcome, from the rows and the disk before it. ``tie`` orders contents of equal time."""
         tree = self._folder.state(self._known)
         rows = dict(rows)
-        edits = self._edits(tree, rows, disk, tie)
+        device, seq = self._dot
         records: list[Record] = []
-        if edits:
-            first = Record(
-                {path: frozenset(edit.drops) for path, edit in edits.items()},
-                {path: edit.adds for path, edit in edits.items() if edit.adds is not None},
+        losers: dict[str, tuple[set[Dot], Version]] = {}
+        turns = self._edits(tree, rows, disk, tie)
+        while turns:
+            dot = (device, seq + len(records))
+            edits = {path: edits.pop(0) for path, edits in turns.items()}
+            turns = {path: edits for path, edits in turns.items() if edits}
+            for path, edit in edits.items():
+                if edit.name is not None and edit.adds is not None:
+                    rows[edit.name] = Row(path, frozenset([dot]), edit.adds.value)
+                if edit.reinstate is not None:
+                    losers.setdefault(path, (set(), edit.reinstate))[0].add(dot)
+            records.append(
+                Record(
+                    {path: frozenset(edit.drops) for path, edit in edits.items()},
+                    {path: edit.adds for path, edit in edits.items() if edit.adds is not None},
+                )
             )
-            records.append(first)
-            tree = apply(tree, first, self._dot)
-            second = self._reinstate(tree, edits)
-            if second.adds:
-                records.append(second)
-                tree = apply(tree, second, self._final)
+            tree = apply(tree, records[-1], dot)
+        if losers:
+            records.append(self._reinstate(tree, losers))
+            tree = apply(tree, records[-1], (device, seq + len(records) - 1))
         published = dict(rows)
         result = Expected(records, published, rows, dict(disk))
         self._materialise(project(tree), result)
@@ -256,12 +264,12 @@ class Sync:
 
     # -- local changes
 
-    def _edits(self, tree: Tree, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]) -> dict[str, Edit]:
+    def _edits(self, tree: Tree, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]) -> dict[str, list[Edit]]:
         shown = project(tree)
         seen: dict[str, set[Dot]] = {}
         for row in rows.values():
             seen.setdefault(row.entry, set()).update(row.dots)
-        writes: dict[str, Edit] = {}
+        writes: dict[str, list[Edit]] = {}
         deletions: dict[str, Edit] = {}
         for name in sorted(disk):
             row, version = rows.get(name), disk[name]
@@ -275,10 +283,7 @@ class Sync:
             if self._adopts(rows, name, entry, versions, version.value, any(e.startswith(f"{entry}/") for e in tree)):
                 continue
             edit = self._write(row, entry, name, version, versions, seen.get(entry, set()), tie)
-            if entry in writes:
-                continue  # a file and its conflict copy were both written: one version for each path, the other waits
-            writes[entry] = edit
-            rows[name] = Row(entry, frozenset([self._dot]), version.value)
+            writes.setdefault(entry, []).append(edit)  # a file and its conflict copy may both be written
         for name in sorted(rows.keys() - disk.keys()):
             row = rows[name]
             if not self._covers(row.entry, row.value.kind):
@@ -294,9 +299,9 @@ class Sync:
                 deletions.setdefault(row.entry, Edit(set())).drops |= gone
         for entry, edit in deletions.items():
             if entry in writes:
-                writes[entry].drops |= edit.drops
+                writes[entry][0].drops |= edit.drops
             else:
-                writes[entry] = self._choose(edit, tree[entry])
+                writes[entry] = [self._choose(edit, tree[entry])]
         return writes
 
     def _choose(self, edit: Edit, versions: dict[Dot, Version]) -> Edit:
@@ -317,10 +322,9 @@ class Sync:
             return False
         if value.kind == "d":
             modes = {dot for dot, version in versions.items() if version.value.kind == "d"}
-            if not (modes or below) or row is not None:
+            if row is not None or not (modes or (below and value.mode == 0o755)):
                 return False
-            same = any(versions[dot].value == value for dot in modes)
-            rows[name] = Row(entry, frozenset(modes) if same else frozenset(), value)
+            rows[name] = Row(entry, frozenset(dot for dot in modes if versions[dot].value == value), value)
             return True
         equal = frozenset(dot for dot, version in versions.items() if version.value == value)
         if equal or (row is None and (versions or below) and self._folder.held(self._known, entry, value)):
@@ -355,16 +359,14 @@ class Sync:
             edit.reinstate = newest
         return edit
 
-    def _reinstate(self, tree: Tree, edits: dict[str, Edit]) -> Record:
+    @staticmethod
+    def _reinstate(tree: Tree, losers: dict[str, tuple[set[Dot], Version]]) -> Record:
         """The policy was against these edits: now that they are in the history the others' versions supersede them."""
-        losers = {path: edit.reinstate for path, edit in edits.items() if edit.reinstate is not None}
         drops = {
-            path: frozenset(
-                dot for dot, version in tree[path].items() if dot == self._dot or version.value == winner.value
-            )
-            for path, winner in losers.items()
+            path: frozenset(lost | {dot for dot, version in tree[path].items() if version.value == winner.value})
+            for path, (lost, winner) in losers.items()
         }
-        return Record(drops, losers)
+        return Record(drops, {path: winner for path, (_, winner) in losers.items()})
 
     # -- what the disk shows
 

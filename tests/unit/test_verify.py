@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -267,6 +268,18 @@ class TestPacks:
         replace_record(folder, linked, other)
         result = check(folder.bucket)
         assert damage_of(result, PREFIX + pack_key(ref.id)).kind == "malformed"
+
+
+    @pytest.mark.parametrize("back", [1, 6, 20])
+    def test_a_pack_whose_rows_are_only_in_itself(self, folder: Folder, back: int) -> None:
+        linked = folder.commit({"a": b"some text"})
+        (ref,) = linked.snapshot.packs
+        replace_record(folder, linked, replace(linked.snapshot, packs=(replace(ref, rows=None),)))
+        assert check(folder.bucket).clean
+        key = only_pack(linked)
+        whole = folder.bucket.objects[key]
+        folder.bucket.objects[key] = flipped(whole, len(whole) - back)
+        assert damage_of(check(folder.bucket), key).kind == "corrupt"
 
 
 def condemn(folder: Folder, *packs: ObjectId) -> None:
