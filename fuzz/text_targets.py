@@ -14,7 +14,7 @@ from buckia.config import text as config_text
 from buckia.config.file import BuckiaConfig
 from buckia.config.text import TextFormat
 from buckia.core.manifest import FileContent, check_name
-from buckia.errors import FormatError, LocalError
+from buckia.errors import FormatError
 from buckia.local import paths
 from buckia.local.filters import Filters
 from buckia.local.paths import IGNORE_FILE, Platform
@@ -113,7 +113,7 @@ def fuzz_chosen(data: bytes) -> None:
             law(not covered or not above or filters.descends(above), "what is covered is reached")
 
 
-@target("name", paths.name_problem, check_name, refusals=(FormatError, LocalError))
+@target("name", paths.name_problem, check_name, refusals=(FormatError,))
 def fuzz_name(data: bytes) -> None:
     problem = paths.name_problem(data, Platform.LINUX)
     top = paths.name_problem(data, Platform.LINUX, top=True)

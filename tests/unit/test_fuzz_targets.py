@@ -22,7 +22,7 @@ from buckia.config import text as config_text
 from buckia.local import filters, rows
 from fuzz import make_corpus, smoke
 from fuzz.mutate import mutations
-from fuzz.target import REFUSALS, Target
+from fuzz.target import REFUSALS, TEXT_REFUSALS, LawBroken, Target, accepted
 from fuzz.targets import TARGETS
 
 CORPUS_BYTES_MAX = 300_000
@@ -67,10 +67,10 @@ def test_a_target_reaches_what_it_covers_and_accepts_some_of_its_corpus(target: 
     previous = sys.getprofile()
     sys.setprofile(notice)
     try:
-        accepted = [target.accepts(data) for data in smoke.corpus(target)]
+        taken = [target.accepts(data) for data in smoke.corpus(target)]
     finally:
         sys.setprofile(previous)
-    assert any(accepted)
+    assert any(taken)
     assert {code_of(each) for each in target.covers} <= called
 
 
@@ -124,6 +124,19 @@ def test_a_refusal_is_no_finding(
 
     assert run(refuse) == 0
     assert "0 accepted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("refusal", [*REFUSALS, *TEXT_REFUSALS])
+def test_a_refusal_after_acceptance_is_a_finding(
+    refusal: type[Exception], run: Callable[[Callable[[bytes], None]], int]
+) -> None:
+    def refuse_late(data: bytes) -> None:
+        with accepted():
+            raise refusal("no")
+
+    with pytest.raises(LawBroken):
+        refuse_late(b"")
+    assert run(refuse_late) == 1
 
 
 def test_a_finding_ends_with_1_and_its_input(
