@@ -72,7 +72,10 @@ def sync_command(local_path: str | None, **values: Any) -> int:
     """
     settings = current_settings()
     target = Target(values.pop("location"), values.pop("bucket"), values.pop("folder"), values.pop("device_name"))
-    overrides = {name: value for name, value in values.items() if value not in (None, False, ())}
+    # Zero is an answer, and no good one; what was not given is something else.
+    overrides = {
+        name: value for name, value in values.items() if value is not None and value is not False and value != ()
+    }
     if values["delete_orphaned"] is False:
         overrides["delete_orphaned"] = False
     if target.location is not None and local_path is None:

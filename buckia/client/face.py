@@ -154,9 +154,10 @@ class BuckiaClient:
         if target is None:
             return self._restore_in_place(snapshot, options, confirm, progress_callback)
         session = self._session
+        where = str(Path(target).expanduser().absolute())
+        session.keep_apart(where, session.folder())
         with session.counted() as traffic, session.reading() as repository, session.threads(waiting=True) as executor:
             tree, name = history.resolve(repository, snapshot)
-            where = str(Path(target).expanduser().absolute())
             site = session.site(where, executor, session.progress(progress_callback))
             result = restore(repository, site, tree, options)
         result.snapshot, result.traffic = name, traffic

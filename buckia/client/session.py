@@ -168,6 +168,11 @@ class Session:
         """A local root and its folder. With ``write`` a local bucket that never was there is made."""
         local = self._root(root)
         directory = self._state_directory(local, root.folder)
+        if _within(os.path.realpath(directory), local):
+            raise RefusedError(
+                f"The local state in {directory} lies in {local} and would be synced with it.",
+                hint="Set BUCKIA_STATE_DIR to a directory outside.",
+            )
         filters = Filters(
             include=options.include_pattern,
             exclude=options.exclude_pattern,
@@ -223,16 +228,26 @@ class Session:
         if self.config.provider == "local" and not self.config.bucket_directory.is_dir():
             raise _no_bucket(str(self.config.bucket_directory))
 
+    def keep_apart(self, local: str, folder: str) -> None:
+        """Raise RefusedError if a local bucket's folder lies in a directory that is to be synced or restored, or around it."""
+        if self.config.provider != "local":
+            return
+        place = os.path.join(os.path.realpath(self.config.bucket_directory), folder)
+        real = os.path.realpath(local)
+        if _within(place.rstrip(os.sep), real) or _within(real, place.rstrip(os.sep)):
+            raise RefusedError(
+                f"The bucket folder {place} and the directory {local} lie in each other.", hint="Choose a place outside of it."
+            )
+        if "_buckia" in place.split(os.sep):
+            raise UsageError(f"{place} lies inside another bucket folder.", hint="Choose a place outside of it.")
+
     def _check_location(self, local: str, folder: str, *, known: bool, write: bool) -> None:
         """A local bucket must not lie in the tree that it holds, nor around it, nor among foreign files."""
         if self.config.provider != "local":
             return
+        self.keep_apart(local, folder)
         bucket = os.path.realpath(self.config.bucket_directory)
         place = os.path.join(bucket, folder) if folder else bucket
-        if _within(place, local) or _within(local, place):
-            raise RefusedError(
-                f"The bucket folder {place} and the directory {local} lie in each other.", hint="Choose a place outside of it."
-            )
         if os.path.isdir(place):
             foreign = [name for name in os.listdir(place) if name != "_buckia"]
             if foreign and not os.path.isdir(os.path.join(place, "_buckia")):

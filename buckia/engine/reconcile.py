@@ -97,11 +97,11 @@ class Sync:
     def _take_identity(self) -> None:
         """Become a device where this state is none, or was copied; finish what an interrupted run had begun to publish."""
         work, repo = self._work, self._repo
-        work.state.discard_staged()
         if work.state.is_clone or repo.ledger.device() is None or repo.journal.usurped(self._listed):
             repo.become_device(work.settings.device_name)
-        if repo.settle():
+        if repo.settle(work.state.promote):  # what was staged then are the rows that follow from that record
             self._listed = repo.journal.list_tips()
+        work.state.discard_staged()
 
     # ---- Compare
 
@@ -177,8 +177,8 @@ class Sync:
     def _guard(self, planned: Plan, confirm: Confirm | None) -> None:
         settings = self._work.settings
         folder_files = self._state.tree.files if self._state is not None else 0
-        guard_mass_deletion(planned.count(acts.DELETE_REMOTE), folder_files, "from the folder", settings, confirm)
-        guard_mass_deletion(planned.count(acts.DELETE_LOCAL), planned.files, "on this disk", settings, confirm)
+        guard_mass_deletion(_vanishing(self._plans), folder_files, "from the folder", settings, confirm)
+        guard_mass_deletion(_vanishing_here(self._plans), planned.files, "on this disk", settings, confirm)
 
     # ---- Execute
 
@@ -239,6 +239,27 @@ class Sync:
             result.snapshot = newest.id.hex()[:8] if newest is not None else None
         self._work.progress.finish("verifying")
         return result
+
+
+def _vanishing(directories: list[DirectoryPlan]) -> int:
+    """Files that were deleted here, without those that only have another name now: the same inode, size and time."""
+    edits = [edit for directory in directories for edit in directory.edits]
+    rows = [edit.row for edit in edits if edit.disk is None and edit.row is not None and edit.row.kind != Kind.DIRECTORY]
+    if not rows:
+        return 0
+    new = {(edit.disk.inode, edit.disk.size, edit.disk.mtime_ns) for edit in edits if edit.disk is not None and edit.row is None}
+    return sum(row.stat is None or (row.stat[4], row.stat[1], row.stat[2]) not in new for row in rows)
+
+
+def _vanishing_here(directories: list[DirectoryPlan]) -> int:
+    """Files that are to be removed here, without those whose content comes back under another name."""
+    changes = [change for directory in directories for change in directory.changes if change.write]
+    rows = [change.row for change in changes if change.shown is None and change.row is not None]
+    files = [row for row in rows if row.kind != Kind.DIRECTORY]
+    if not files:
+        return 0
+    new = {change.shown.versions[0].content for change in changes if change.shown is not None and change.shown.versions}
+    return sum(row.content not in new for row in files)
 
 
 def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:

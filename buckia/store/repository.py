@@ -104,22 +104,25 @@ class Nodes:
         """Send new nodes to this writer from now on."""
         self._writer = writer
 
-    def write_made(self, tree: Subtree) -> None:
-        """Send the nodes of a tree that were made before a writer was attached."""
+    def write_made(self, roots: Iterable[BlobId]) -> None:
+        """Send the nodes below these that were made before a writer was attached, as far as the bucket has not got them."""
         if self._writer is None or not self._made:
             return
-        pending = [tree.id]
+        pending = [*roots]
+        done: set[BlobId] = set()
         while pending:
             node = pending.pop()
-            made = self._made.pop(node, None)
-            if made is not None:
-                kind, raw = made
-                self._writer.put(kind, raw)
-                self._keep(kind, node, raw)
-                decoded = decode_directory(raw)
-                pending += [branch.subtree.id for branch in decoded.branches] if decoded.level else [
-                    entry.subtree.id for entry in decoded.entries if entry.subtree is not None
-                ]
+            made = self._made.get(node)
+            if made is None or node in done:
+                continue
+            done.add(node)
+            kind, raw = made
+            self._writer.put(kind, raw)
+            self._keep(kind, node, raw)
+            decoded = decode_directory(raw)
+            pending += [branch.subtree.id for branch in decoded.branches] if decoded.level else [
+                entry.subtree.id for entry in decoded.entries if entry.subtree is not None
+            ]
 
 
 class Repository:
@@ -145,6 +148,8 @@ class Repository:
         self.journal = Journal(transfer, ledger, self.prefix, self.catalog.fetch_segments)
         self.reader = BlobReader(transfer, ledger, self.catalog, self.prefix)
         self.nodes = Nodes(self.reader, ledger)
+        self._merged: list[BlobId] = []
+        """The root of the last merge, if it was one of several snapshots."""
 
     def open(self, *, create: bool = False) -> None:
         """Check the folder object, once per ledger; with ``create`` write it where there is nothing yet.
@@ -197,6 +202,7 @@ class Repository:
             other = State(snapshot_tree(head.snapshot), head.record.knowledge)
             tree = merge_trees(self.nodes, state.tree, state.knowledge, other.tree, other.knowledge)
             state = State(tree, join(state.knowledge, other.knowledge))
+        self._merged = [state.tree.id] if len(heads) > 1 else []
         return state
 
     def holds(self, blob: BlobId) -> bool:
@@ -217,12 +223,12 @@ class Repository:
         if self.ledger.own_seq() == 0:
             self._settle(*self._compose(Ack(), basis))
 
-    def settle(self) -> bool:
+    def settle(self, on_acknowledge: Callable[[], None] | None = None) -> bool:
         """Finish a record that an earlier run may not have delivered. Whether there was one."""
         data = self.ledger.outbox()
         if data is None:
             return False
-        self._settle(data, decode_record(data))
+        self._settle(data, decode_record(data), on_acknowledge)
         return True
 
     def writer(self) -> PackWriter:
@@ -258,7 +264,8 @@ class Repository:
 
         ``basis`` names the records that the tree includes. ``on_acknowledge`` runs in the transaction in which local memory advances.
         """
-        self.nodes.write_made(tree)
+        # A tree that builds on a merge has nodes of it that no one has written yet, below nodes that were written just now.
+        self.nodes.write_made((*self._merged, tree.id))
         if len(self.catalog.uncovered()) + 1 >= UNCOVERED_MAX:
             self._consolidate(writer, tree)
         packs = self._finish(writer)

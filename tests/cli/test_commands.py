@@ -417,6 +417,13 @@ def test_exit_codes_of_pending_conflicts_and_failures(
     assert a.tree() == b.tree() == {"note": b.read("note")}
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "1025", "x"])
+def test_a_number_of_workers_that_makes_no_sense(buckia: Run, three: World, number: str) -> None:
+    outcome = buckia("sync", str(three.device("a").root), "--to", three.location, "--max-workers", number)
+    assert outcome.code == 2
+    assert "workers" in outcome.err
+
+
 def test_commands_run_without_stdin(three: World) -> None:
     done = process("sync", str(three.device("a").root), "--to", three.location, "--json", cwd=three.base, CI="true")
     assert (done.returncode, done.stderr) == (0, "")

@@ -169,7 +169,7 @@ class _Meeting(LocalSync):
             self.most = max(self.most, self.flying)
             if self.flying >= self._wanted:
                 self._met.set()
-        assert self._met.wait(20), f"only {self.most} at once"
+        assert self._met.wait(3), f"only {self.most} at once"
         yield
         with self._guard:
             self.flying -= 1
@@ -181,13 +181,22 @@ class _Meeting(LocalSync):
             return super()._get(key, offset, length)
 
 
-def test_defect_06_workers_transfer_at_the_same_time_and_no_more_than_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "size",
+    [
+        40_000,
+        pytest.param(
+            400_000, marks=pytest.mark.xfail(reason="files of several chunks are fetched one after the other")
+        ),
+    ],
+)
+def test_defect_06_workers_transfer_at_the_same_time_and_no_more_than_asked_for(tmp_path: Path, size: int) -> None:
     directory = tmp_path / "bucket"
     local_bucket(directory)
     world = World(tmp_path)
     a = world.device("a")
     for number in range(4):
-        a.write(f"clip{number}", noise(40_000, number))
+        a.write(f"clip{number}", noise(size, number))
         a.sync()
     meeting = _Meeting(directory, 3)
     with provider("meeting", lambda config: meeting):

@@ -247,6 +247,39 @@ def test_a_bucket_and_a_tree_in_each_other_are_refused(buckia: Run, world: World
     assert a.tree() == {"deep/file": b"1"}
 
 
+@pytest.mark.parametrize("target", ["bucket", "bucket/folder", "bucket/folder/sub", "."])
+def test_nothing_is_restored_over_the_bucket_that_it_comes_from(buckia: Run, world: World, target: str) -> None:
+    a = world.device("a")
+    a.write("file", "1")
+    a.sync()
+    before = world.bytes()
+    line = ["restore", "--from", world.location, "--target", str(world.base / target), "--overwrite", "--delete-extra"]
+    code, message = error_of(buckia(*line))
+    assert (code, "lie in each other" in message) == (10, True)
+    assert world.bytes() == before
+    assert not (world.base / "bucket/folder/file").exists()
+
+
+def test_a_bucket_inside_another_one_is_refused(buckia: Run, world: World) -> None:
+    a = world.device("a")
+    a.write("file", "1")
+    a.sync()
+    before = world.bytes()
+    code, message = error_of(buckia("sync", str(a.root), "--to", f"{world.location}/_buckia/inner"))
+    assert (code, "lies inside another bucket folder" in message) == (2, True)
+    assert world.bytes() == before
+
+
+def test_the_state_is_not_synced_with_the_tree(buckia: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = world.device("a")
+    a.write("file", "1")
+    monkeypatch.setenv("BUCKIA_STATE_DIR", str(a.root / "state"))
+    outcome = buckia("sync", str(a.root), "--to", world.location)
+    assert (outcome.code, "Set BUCKIA_STATE_DIR to a directory outside." in outcome.err) == (10, True)
+    assert set(a.tree()) == {"file"}
+    assert not world.bucket.exists()
+
+
 def test_foreign_files_are_no_bucket_folder(buckia: Run, world: World) -> None:
     a = world.device("a")
     a.write("file", "1")

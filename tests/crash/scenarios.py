@@ -36,7 +36,7 @@ class Scenario:
     ``meanwhile`` is what others do at ``moment`` of that sync, or after it if it does not get so far. ``shrink`` maps
     "module:NAME" to a number that stands in for the product's own, so that small worlds take rare paths.
     ``may_conflict``: a crash may leave both versions of a conflict for the users to choose from. ``view`` is that part
-    of a tree in which all devices must agree. ``reaches``: effects that prove that the run goes where it is meant to go.
+    of a tree in which all devices must agree. ``reaches``: effects which prove that the run goes where it should.
     """
 
     name: str
@@ -430,6 +430,8 @@ def without_hidden(tree: Tree) -> Tree:
 SEGMENTS_SOON = {"buckia.store.catalog:UNCOVERED_MAX": 4, "buckia.store.repository:UNCOVERED_MAX": 4}
 CONSOLIDATE_SOON = {**SEGMENTS_SOON, "buckia.store.repository:SMALL_PACKS_MAX": 3}
 SMALL_PACKS = {"buckia.store.writer:PACK_BYTES_TARGET": 300_000, "buckia.store.writer:ONE_PACK_BYTES_MAX": 1_000}
+REPLACES = {"put segments": 1, "delete segments": 1}
+RESCUES = {"put journal": 2, "put packs": 2}
 SMALL_BATCHES = {"buckia.engine.materialise:PLACE_FILES": 2}
 SMALL_SLICES = {
     "buckia.engine.publish:SLICE_BYTES": 200_000,
@@ -444,9 +446,9 @@ SCENARIOS = [
     Scenario("receive", receive(), victim="b"),
     Scenario("conflict, remote wins", conflict("remote_wins"), may_conflict=True, reaches={"put journal": 2}),
     Scenario("finish an interrupted sync", interrupted("journal/")),
-    Scenario("segments", records_until(replaces_segment), shrink=SEGMENTS_SOON, reaches={"put segments": 1, "delete segments": 1}),
+    Scenario("segments", records_until(replaces_segment), shrink=SEGMENTS_SOON, reaches=REPLACES),
     Scenario("change types", change_types, victim="b", reaches={"after rename": 10}),
-    Scenario("rescue", rely_on_old_packs, meanwhile=delete_and_condemn, reaches={"put journal": 2, "put packs": 2}),
+    Scenario("rescue", rely_on_old_packs, meanwhile=delete_and_condemn, reaches=RESCUES),
 ]
 
 NIGHTLY = [
@@ -479,6 +481,12 @@ NIGHTLY = [
     Scenario("finish a sync without its tip", interrupted("tips/")),
     Scenario("consolidate small packs", records_until(consolidates), shrink=CONSOLIDATE_SOON, reaches={"put packs": 1}),
     Scenario("footers outside of the record", send(), shrink=NO_ROOM_FOR_FOOTERS, reaches={"put segments": 1}),
-    Scenario("rescue a new pack", send(), meanwhile=condemn_unnamed, reaches={"put journal": 2, "put packs": 2}),
-    Scenario("rescue after a conflict", conflict("remote_wins"), meanwhile=condemn_unnamed, may_conflict=True, reaches={"put journal": 3, "put packs": 3}),
+    Scenario("rescue a new pack", send(), meanwhile=condemn_unnamed, reaches=RESCUES),
+    Scenario(
+        "rescue after a conflict",
+        conflict("remote_wins"),
+        meanwhile=condemn_unnamed,
+        may_conflict=True,
+        reaches={"put journal": 3, "put packs": 3},
+    ),
 ]

@@ -1,4 +1,4 @@
-"""The writer's half of garbage collection: nothing that a device acknowledges depends on a pack that a collector may delete.
+"""The writer's half of garbage collection: nothing acknowledged depends on a pack that a collector may delete.
 
 The collector of these tests condemns only what no head and no device's newest snapshot needs, and deletes it as soon as
 the device has finished, which is the worst that it may do.

@@ -86,7 +86,7 @@ def check_one(scenario: Scenario, saved: bytes, mode: Mode, stop: int, expected:
 
 
 def settle(world: World, scenario: Scenario, kept: frozenset[bytes] | set[bytes] = frozenset()) -> Tree:
-    """Sync everywhere until all is quiet; what every device then shows. Contents in ``kept`` must still be somewhere."""
+    """Sync everywhere until all is quiet; what every device then shows. All of ``kept`` must still be somewhere."""
     world.catch_up()
     victim = world.device(scenario.victim)
     victim.sync()
@@ -121,10 +121,15 @@ def check_whole(world: World, tree: Tree) -> None:
 def check_result(scenario: Scenario, world: World, got: Tree, expected: Tree) -> None:
     """The end is that of an undisturbed run."""
     if scenario.may_conflict:
-        assert [path for path in got if "(conflict " not in path] == [path for path in expected if "(conflict " not in path]
+        assert names(got) == names(expected)
         assert files(got) <= world.contents
     else:
         assert got == expected
+
+
+def names(tree: Tree) -> set[str]:
+    """All paths but those of conflict copies."""
+    return {path for path in tree if "(conflict " not in path}
 
 
 def test_smoke() -> None:

@@ -1,4 +1,4 @@
-"""Real processes on real files, killed at any moment: what the enumerations of ``test_every_effect`` promise holds there too.
+"""Real processes on real files, killed at any moment: what ``test_every_effect`` promises holds there too.
 
 ``BUCKIA_SIGKILL_SECONDS`` says how long the loop runs, ``BUCKIA_SIGKILL_SEED`` what the editor does and when it kills.
 """
@@ -141,9 +141,7 @@ def digest(path: Path) -> str:
 def contents_of_all_snapshots(bucket: Path) -> set[str]:
     """Hashes of every version of every file."""
     with LocalSync(str(bucket.parent)) as backend, make(backend) as transfer:
-        repository = Repository(
-            transfer, MemoryLedger(), bucket.name, random_bytes=os.urandom, now_ns=time.time_ns
-        )
+        repository = Repository(transfer, MemoryLedger(), bucket.name, random_bytes=os.urandom, now_ns=time.time_ns)
         repository.open()
         repository.refresh()
         found: dict[bytes, str] = {}

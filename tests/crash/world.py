@@ -1,7 +1,7 @@
 """A world that can be stopped after any effect: one bucket, some devices, each with a disk and a state, all in memory.
 
-An *effect* changes what a crash leaves behind: an object put or deleted, half of a write, a name made or moved, a flush,
-a commit of the state. `World.run` lets one device sync and stops the world right after the effect of a given number:
+An *effect* changes what a crash leaves behind: an object put or deleted, half of a write, a name made or moved, a
+flush, a commit of the state. `World.run` lets one device sync and stops the world right after the effect of a given number:
 whatever the dying process still tries fails. Between two effects nothing is different for those who come after the
 crash, so stopping after every effect is stopping before, after and inside of every call to bucket and file system.
 
@@ -243,7 +243,7 @@ class World:
         self._mode: Mode = "kill"
         self._frozen = False
 
-    def device(self, name: str, habits: Habits = Habits()) -> Device:  # noqa: B008  a frozen value
+    def device(self, name: str, habits: Habits = Habits()) -> Device:
         """A device; a new one has an empty directory."""
         if name not in self.devices:
             self.devices[name] = Device(self, name, habits)
@@ -439,4 +439,3 @@ def files(tree: Tree) -> set[bytes]:
 def noise(size: int, seed: int) -> bytes:
     """Bytes that do not compress."""
     return random.Random(seed).randbytes(size)
-
