@@ -140,9 +140,9 @@ def fuzz_link(data: bytes) -> None:
     for platform, rules in ((Platform.LINUX, posixpath), (Platform.MACOS, posixpath), (Platform.WINDOWS, ntpath)):
         for depth in (0, 1, 3):
             if paths.link_problem(depth, data, platform) is None:
-                joined = rules.normpath(rules.join(rules.sep.join(["in"] * depth), target))
+                joined = rules.join(rules.sep.join(["in"] * depth), target)
                 law(not rules.isabs(joined) and not rules.splitdrive(joined)[0], "a link is relative")
-                law(joined.split(rules.sep)[0] != "..", "a link stays in the folder")
+                law(rules.normpath(joined).split(rules.sep)[0] != "..", "a link stays in the folder")
     if paths.link_problem(3, data, Platform.LINUX) is not None:
         raise FormatError("No target of a link.")
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from buckia.core.content import chunks, runs
-from buckia.core.ids import BlobId, BlobType, ObjectId, blob_id
+from buckia.core.ids import BlobId, BlobType, blob_id
 from buckia.core.manifest import FileContent, Kind, Version
-from buckia.core.pack import BlobRow
 from buckia.engine.work import Executor, in_order
 from buckia.errors import BuckiaError, CancelledError, FormatError, IntegrityError, LocalError
 from buckia.local.fs import DiskFullError
@@ -21,9 +20,8 @@ from buckia.local.writer import Staged, Writer
 from buckia.store.reader import Range, ranges
 from buckia.store.repository import Repository
 
-PIECE_BYTES_MAX = 8 << 20
-PIECE_GAP_BYTES_MAX = 256 << 10
-"""Chunks of one file with less than this between them are read together."""
+WINDOW_BYTES = 6 << 20
+"""So much of a file is gathered at a time."""
 BATCH_FILES = 20_000
 """So many files of one chunk are looked up and grouped by pack at a time."""
 
@@ -62,13 +60,8 @@ class LocalSources:
         return self.moved.get(path, path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some chunks of a file in order: from one range of a pack, or from a local file."""
-
-    wanted: Range | None
-    items: tuple[tuple[BlobId, int, int], ...]
-    local: tuple[str, tuple[int, ...]] | None = None
+Runs = list[tuple[BlobId, int, int]]
+"""Chunks of a file in order: id, length, repeat."""
 
 
 class Fetcher:
@@ -180,34 +173,27 @@ class Fetcher:
         return Fetched(item, staged)
 
     def _chunks(self, item: Wanted) -> Iterator[bytes]:
+        """A file's chunks in order, a window at a time: within it each pack is read once, whatever the order of the chunks."""
         content = _content(item.version)
-        for pieces in in_order(self._executor, self._read_piece, self._pieces(item, content)):
+        offsets = self._local_offsets(item, content)
+
+        def read(window: Runs) -> list[bytes]:
+            return self._read(window, offsets)
+
+        for pieces in in_order(self._executor, read, self._windows(item, content), self._executor.width + 1):
             yield from pieces
 
-    def _pieces(self, item: Wanted, content: FileContent) -> Iterator[_Piece]:
-        """The file's chunks in order, grouped by where they come from."""
-        offsets = self._local_offsets(item, content)
-        group: list[tuple[BlobId, int, int]] = []
-        rows: list[BlobRow] = []
-        pack: ObjectId | None = None
+    def _windows(self, item: Wanted, content: FileContent) -> Iterator[Runs]:
+        window: Runs = []
+        size = 0
         for run in runs(self._repo.nodes, content, item.version.size):
-            place = offsets.get(run[0])
-            if place is not None:
-                if group and pack is not None:
-                    yield _Piece(_join(pack, rows), tuple(group))
-                    group, rows = [], []
-                yield _Piece(None, (run,), (place[0], (place[1],)))
-                continue
-            location = self._repo.reader.locate(run[0])
-            row = location.row
-            if group and (location.pack != pack or not _follows(rows, row)):
-                yield _Piece(_join(pack or location.pack, rows), tuple(group))
-                group, rows = [], []
-            pack = location.pack
-            group.append(run)
-            rows.append(row)
-        if group and pack is not None:
-            yield _Piece(_join(pack, rows), tuple(group))
+            window.append(run)
+            size += run[1]
+            if size >= WINDOW_BYTES or run[2] > 1:
+                yield window
+                window, size = [], 0
+        if window:
+            yield window
 
     def _local_offsets(self, item: Wanted, content: FileContent) -> dict[BlobId, tuple[str, int]]:
         """Which chunks lie where on disk: in a file of the same content, or in the version that this one replaces."""
@@ -225,31 +211,33 @@ class Fetcher:
             offset += length
         return found
 
-    def _read_piece(self, piece: _Piece) -> list[bytes]:
-        if piece.local is not None:
-            ((blob, length, repeat),) = piece.items
-            raw = self._local_chunk(blob, length, piece.local)
-            return [raw] * repeat
-        if piece.wanted is None:
-            raise AssertionError("a piece comes from somewhere")
-        blobs = dict(self._repo.reader.fetch(piece.wanted))
+    def _read(self, window: Runs, offsets: dict[BlobId, tuple[str, int]]) -> list[bytes]:
+        """The bytes of a window's chunks: from disk where they are, the others from their packs."""
+        blobs: dict[BlobId, bytes] = {}
+        for blob, length, _ in window:
+            if blob in offsets and blob not in blobs:
+                raw = self._local_chunk(blob, length, *offsets[blob])
+                if raw is not None:
+                    blobs[blob] = raw
+        for piece in self._repo.reader.plan(dict.fromkeys(blob for blob, _, _ in window if blob not in blobs)):
+            blobs.update(self._repo.reader.fetch(piece))
         result: list[bytes] = []
-        for blob, length, repeat in piece.items:
+        for blob, length, repeat in window:
             if len(blobs[blob]) != length:
                 raise IntegrityError(f"Chunk {blob.hex()[:12]} has another length than its file says.")
             result += [blobs[blob]] * repeat
         return result
 
-    def _local_chunk(self, blob: BlobId, length: int, place: tuple[str, tuple[int, ...]]) -> bytes:
+    def _local_chunk(self, blob: BlobId, length: int, path: str, offset: int) -> bytes | None:
+        """A chunk that should lie in a file on disk, if it still does."""
         try:
-            raw = self._writer.read_range(self._sources.path_of(place[0]), place[1][0], length)
+            raw = self._writer.read_range(self._sources.path_of(path), offset, length)
         except LocalError:
-            raw = b""
-        if len(raw) == length and blob_id(BlobType.CHUNK, raw) == blob:
-            self.bytes_reused += length
-            return raw
-        (piece,) = self._repo.reader.plan([blob])
-        return dict(self._repo.reader.fetch(piece))[blob]
+            return None
+        if len(raw) != length or blob_id(BlobType.CHUNK, raw) != blob:
+            return None
+        self.bytes_reused += length
+        return raw
 
 
 def _content(version: Version) -> FileContent:
@@ -257,12 +245,3 @@ def _content(version: Version) -> FileContent:
         raise BuckiaError("Only files have contents.")
     return version.content
 
-
-def _follows(rows: list[BlobRow], row: BlobRow) -> bool:
-    """Whether a blob can be read together with those before it."""
-    gap = row.offset - (rows[-1].offset + rows[-1].length)
-    return 0 <= gap <= PIECE_GAP_BYTES_MAX and row.offset + row.length - rows[0].offset <= PIECE_BYTES_MAX
-
-
-def _join(pack: ObjectId, rows: list[BlobRow]) -> Range:
-    return Range(pack, rows[0].offset, rows[-1].offset + rows[-1].length, tuple(rows))

@@ -103,16 +103,21 @@ def tree_bytes(root: Path) -> int:
     return sum(os.lstat(path).st_size for path in files(root))
 
 
-def tree_digest(root: Path) -> str:
-    """A hash of the names, contents and modification times (whole seconds) of all files under a directory."""
+def tree_digest(root: Path, timeless: str | None = None) -> str:
+    """A hash of the names, contents and modification times (whole seconds) of all files under a directory.
+
+    The times of files below ``timeless`` (relative) do not count.
+    """
     hasher = blake3()
     for path in files(root):
         with open(path, "rb") as file:
             content = blake3()
             while block := file.read(_BLOCK):
                 content.update(block)
-        seconds = int(os.stat(path).st_mtime)
-        hasher.update(f"{os.path.relpath(path, root)}\0{seconds}\0{content.hexdigest()}\n".encode())
+        relative = os.path.relpath(path, root)
+        counts = timeless is None or not relative.startswith(timeless + os.sep)
+        seconds = int(os.stat(path).st_mtime) if counts else 0
+        hasher.update(f"{relative}\0{seconds}\0{content.hexdigest()}\n".encode())
     return hasher.hexdigest()
 
 

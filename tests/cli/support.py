@@ -267,7 +267,9 @@ def _tips(repository: Path) -> Iterator[tuple[Any, int, Any]]:
 CHECKOUT = Path(__file__).parents[2]
 
 
-def process(*arguments: str, cwd: Path, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def process(
+    *arguments: str, cwd: Path, before: str = "", encoding: str = "utf-8", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command line in a new process, after the statements ``before``."""
     script = f"import sys\n{before}\nfrom buckia.cli import main\nmain(sys.argv[1:])"
     return subprocess.run(
@@ -275,7 +277,7 @@ def process(*arguments: str, cwd: Path, before: str = "", **environment: str) ->
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
         capture_output=True,
-        text=True,
+        encoding=encoding,
         check=False,
         timeout=120,
     )

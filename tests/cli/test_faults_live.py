@@ -14,7 +14,7 @@ import pytest
 from buckia.errors import BusyError, CancelledError
 from buckia.local.disk import RealFileSystem
 from tests.cli.conftest import Outcome, error_of
-from tests.cli.support import World, leftovers, noise, process, wait_a_tick
+from tests.cli.support import World, leftovers, noise, process, tree_of, wait_a_tick
 
 Run = Callable[..., Outcome]
 
@@ -216,6 +216,44 @@ def test_a_signal_in_the_middle_and_the_run_after(
     if where != "/packs/" or number == signal.SIGKILL:
         return
     assert len(world.of_kind("packs")) <= 2
+
+
+_HOOK_READ = """
+import os
+from buckia.sync.local import LocalSync
+get = LocalSync._get
+def hooked(self, key, offset, length):
+    if "/packs/" in key and (length is None or length > 500_000):
+        os.kill(os.getpid(), {number})
+    return get(self, key, offset, length)
+LocalSync._get = hooked
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("command", ["sync", "restore", "verify", "cat"])
+@pytest.mark.slow
+def test_a_signal_while_reading(buckia: Run, world: World, command: str, number: int, code: int) -> None:
+    a = world.device("a")
+    a.fill({f"clip{number}": noise(20 << 20, number) for number in range(2)})
+    a.sync()
+    target = world.base / "target"
+    target.mkdir()
+    line = {
+        "sync": ["sync", str(target), "--to", world.location],
+        "restore": ["restore", "--from", world.location, "--target", str(target)],
+        "verify": ["verify", "--read-data", "--from", world.location],
+        "cat": ["cat", "clip1", "--from", world.location],
+    }[command]
+    done = process(*line, cwd=world.base, before=_HOOK_READ.format(number=int(number)), encoding="latin-1")
+    assert (done.returncode, done.stderr) == (code, "buckia: error: Stopped.\n")
+    assert tree_of(target).items() <= a.tree().items()
+    assert leftovers(target) == [] or command == "sync"
+    if command in ("sync", "restore"):
+        again = buckia(*line, *(["--overwrite"] if command == "restore" else []))
+        assert again.code == 0, again.err
+        assert tree_of(target) == a.tree()
+        assert leftovers(target) == []
 
 
 def test_a_cancelled_download_leaves_whole_files_only(world: World) -> None:

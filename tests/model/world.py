@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from blake3 import blake3
@@ -15,6 +15,7 @@ from tests.model.bucket import KINDS, BucketView, parse_record
 from tests.model.reference import Device as Memory
 from tests.model.reference import Disk, Dot, Expected, Folder, Record, Row, Run, Sync, Tree, Value, Version, apply
 from tests.support.fleet import PREFIX, ROOT, Device, Fault, Fleet, Outcome, Plan, Scope
+from tests.support.memory_fs import SimulatedCrash
 
 _CHUNK_KEY = blake3(b"\0", derive_key_context="buckia v1 public id").digest()
 SECOND = 10**9
@@ -27,6 +28,18 @@ class Disagreement(AssertionError):
 def tie(value: Value) -> bytes:
     """What decides between contents of equal time: the content's id."""
     return blake3(value.data, key=_CHUNK_KEY).digest() if value.kind == "f" else value.data
+
+
+def _dying(call: int) -> Callable[[str, str, str], None]:
+    left = call
+
+    def hook(name: str, phase: str, path: str) -> None:
+        nonlocal left
+        left -= phase == "before"
+        if left == 0:
+            raise SimulatedCrash
+
+    return hook
 
 
 class World:
@@ -167,10 +180,11 @@ class World:
         retries: int = 0,
         late_puts: int = 0,
         late_deletes: int = 0,
+        dies_at: int = 0,
     ) -> Outcome:
-        """Sync one device, and check all promises about it."""
+        """Sync one device, and check all promises about it. ``dies_at``: the process ends at that call of the file system."""
         extras = {"paths": paths, "exclude": exclude, "faults": faults, "retries": retries}
-        extras |= {"late_puts": late_puts, "late_deletes": late_deletes}
+        extras |= {"late_puts": late_puts, "late_deletes": late_deletes, "dies_at": dies_at}
         words = [repr(number), repr(policy), repr(delete_orphaned), *(f"{k}={v!r}" for k, v in extras.items() if v)]
         self.history.append(f"world.sync({', '.join(words)})")
         device, memory = self.fleet.devices[number], self.memories[number]
@@ -179,10 +193,12 @@ class World:
         tips = self._tips()
         self.fleet.network.late_puts, self.fleet.network.late_deletes = late_puts, late_deletes
         plan = Plan(policy, delete_orphaned, Scope(paths, exclude), faults, retries)  # type: ignore[arg-type]
+        if dies_at:
+            device.files.hook = _dying(dies_at)
         outcome = self.fleet.sync(device, plan)
         own = own if device.id == id_before else 0
         if self._settled(device, memory, id_before):
-            calm = not faults and not late_puts and not late_deletes
+            calm = not (faults or late_puts or late_deletes or dies_at)
             self._check(number, run, outcome, before, max(own, 1) + 1, tips if calm else {})
         elif outcome.error is None:
             raise Disagreement("a sync went on although an earlier commit is not acknowledged")
@@ -322,7 +338,7 @@ class World:
         """Take in what has appeared in the bucket; of ``own`` later, when it is known what it must be."""
         self.view.refresh()
         for dot, tree in self.view.trees.items():
-            if dot in self.folder.records or dot[0] == own and dot not in self.expected:
+            if dot in self.folder.records or (dot[0] == own and dot not in self.expected):
                 continue
             if dot not in self.expected:
                 raise Disagreement(f"nobody was to publish {dot}: {tree}")
@@ -401,9 +417,3 @@ class World:
                 raise Disagreement(f"a sync without changes made the requests {outcome.log}")
         if len(roots) != 1:
             raise Disagreement(f"content roots {roots}")
-
-
-def replay(build: Callable[[], Iterator[None]]) -> None:
-    """For interactive use: run a history to its end."""
-    for _ in build():
-        pass
