@@ -22,7 +22,7 @@ from buckia.cli.progress import ProgressDisplay
 from buckia.errors import ConflictsPending
 
 if TYPE_CHECKING:
-    from buckia.engine.plan import Plan
+    from buckia.client import Plan
     from buckia.events import Failure, StatusResult, SyncResult, Traffic
 
 POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")

@@ -138,19 +138,22 @@ class BuckiaClient:
         paths: Sequence[str] = (),
         target: str | Path | None = None,
         *,
-        overwrite: bool = False,
-        delete_extra: bool = False,
-        dry_run: bool = False,
         confirm: Confirm | None = None,
         progress_callback: ProgressCallback | None = None,
+        **how: bool,
     ) -> RestoreResult:
-        """Write a snapshot, or some of its paths, to ``target``; without one, in place, after a sync that captures what is there.
+        """Write a snapshot, or some of its paths, to ``target``; without one, in place, after a sync.
 
-        Raises RefusedError if the target holds files and ``overwrite`` is false, or if nobody confirms a restore in place.
+        That sync captures what is there. ``how``: ``overwrite`` (replace files at the target that differ; they go to
+        its trash), ``delete_extra`` (move files that the snapshot does not hold to the trash), ``dry_run``. Raises
+        RefusedError if the target holds files and ``overwrite`` is not given, or if nobody confirms a restore in place.
         """
         from buckia.engine.restore import RestoreOptions, restore
 
-        options = RestoreOptions(tuple(paths), overwrite, delete_extra, dry_run)
+        unknown = how.keys() - {"overwrite", "delete_extra", "dry_run"}
+        if unknown:
+            raise UsageError(f"restore has no option {', '.join(sorted(unknown))}.")
+        options = RestoreOptions(tuple(paths), **how)
         if target is None:
             return self._restore_in_place(snapshot, options, confirm, progress_callback)
         session = self._session

@@ -91,6 +91,8 @@ class Workspace:
     """What the local file system makes of names; None where all names differ that differ in bytes."""
     disk_paths: dict[bytes, str] = field(default_factory=dict)
     """Directories that the scan found, by their path in the folder."""
+    planned_paths: dict[bytes, str] = field(default_factory=dict)
+    """Directories that this run will make, where their name on disk is not that in the folder."""
     started_ns: int = 0
     """When this run began to look at the disk: what was changed later than a tick before may change again unseen."""
 
@@ -100,7 +102,7 @@ class Workspace:
 
     def disk_path_of(self, path: bytes) -> str:
         """Where a directory of the folder lies below the root; differs from its path where a name is shown under another name."""
-        known = self.disk_paths.get(path)
+        known = self.disk_paths.get(path, self.planned_paths.get(path))
         if known is not None:
             return known
         parent, _, name = path.rpartition(b"/")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from buckia.core.directory import lookup
+from buckia.core.directory import Path, lookup
 from buckia.core.ids import Dot
 from buckia.core.manifest import Entry, Kind, Version, is_directory
 from buckia.engine.capture import Capture
@@ -26,6 +26,7 @@ def put_file(repository: Repository, files: FileSystem, source: str, remote: str
     entry, dot = _prepare(repository, remote, settings)
     if entry is not None and is_directory(entry):
         raise UsageError(f"“{remote}” is a directory.")
+    _require_directories(repository, path)
     writer = repository.writer()
     tree = repository.current().tree
     captured = Capture(files, writer, settings.kernel, settings.digest).read(source, source)
@@ -50,6 +51,17 @@ def delete_path(repository: Repository, remote: str, settings: Settings) -> Link
     editor = TreeEditor(repository.nodes, repository.current().tree)
     editor.edit(to_path(remote), dots_of(entry.versions), None)
     return repository.publish(writer, editor.finish(), repository.ledger.tips())
+
+
+def _require_directories(repository: Repository, path: Path) -> None:
+    """Nothing is put below a file: the two would be in conflict from the start."""
+    tree = repository.current().tree
+    for depth in range(1, len(path)):
+        above = lookup(repository.nodes, tree.id, path[:depth])
+        if above is None:
+            return
+        if not is_directory(above):
+            raise UsageError(f"“{to_text(path[:depth])}” is a file, so nothing can be put below it.")
 
 
 def _prepare(repository: Repository, remote: str, settings: Settings) -> tuple[Entry | None, Dot]:

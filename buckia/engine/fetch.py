@@ -80,16 +80,21 @@ class Fetcher:
     def stage(self, wanted: Iterable[Wanted]) -> Iterator[Fetched]:
         """Stage everything, in no particular order. Raises DiskFullError and errors of the bucket; what concerns one file is in its result."""
         single: list[Wanted] = []
+        medium: list[Wanted] = []
         for item in wanted:
-            content = item.version.content
-            if isinstance(content, FileContent) and content.depth == 0 and item.version.size:
-                single.append(item)
-                if len(single) >= BATCH_FILES:
-                    yield from self._stage_single(single)
-                    single = []
-            else:
+            content, size = item.version.content, item.version.size
+            if not isinstance(content, FileContent) or not size or size > WINDOW_BYTES:
                 yield self._stage_other(item)
+            elif content.depth:
+                medium.append(item)
+            else:
+                single.append(item)
+            if len(single) + len(medium) >= BATCH_FILES:
+                yield from self._stage_single(single)
+                yield from self._stage_medium(medium)
+                single, medium = [], []
         yield from self._stage_single(single)
+        yield from self._stage_medium(medium)
 
     # ---- files of one chunk
 
@@ -145,6 +150,23 @@ class Fetcher:
         if len(raw) != item.version.size:
             return Fetched(item, None, "its size is not what the snapshot says")
         return self._staged(item, lambda: [raw])
+
+    # ---- files of a few chunks, side by side
+
+    def _stage_medium(self, items: list[Wanted]) -> Iterator[Fetched]:
+        def work(prepared: tuple[Wanted, Runs, dict[BlobId, tuple[str, int]], str]) -> Fetched:
+            item, window, offsets, reason = prepared
+            return Fetched(item, None, reason) if reason else self._staged(item, lambda: self._read(window, offsets))
+
+        yield from in_order(self._executor, work, map(self._prepare, items))
+
+    def _prepare(self, item: Wanted) -> tuple[Wanted, Runs, dict[BlobId, tuple[str, int]], str]:
+        """The chunks of a file and where they may be on disk; or why that cannot be known."""
+        content = _content(item.version)
+        try:
+            return item, list(runs(self._repo.nodes, content, item.version.size)), self._local_offsets(item, content), ""
+        except (IntegrityError, FormatError) as error:
+            return item, [], {}, error.message
 
     # ---- everything else
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -130,8 +131,9 @@ def _by_id_or_time(records: list[Linked], name: str) -> Linked:
 
 
 def to_path(text: str) -> Path:
-    """A path as people write it, by components."""
-    return tuple(os.fsencode(part) for part in text.strip("/").split("/") if part not in ("", "."))
+    """A path as people write it, by components; names are in NFC in the folder, whatever the keyboard made."""
+    parts = unicodedata.normalize("NFC", text).strip("/").split("/")
+    return tuple(os.fsencode(part) for part in parts if part not in ("", "."))
 
 
 def to_text(path: Path) -> str:

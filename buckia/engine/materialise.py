@@ -83,6 +83,7 @@ class Materialiser:
         directories = [self._open(plan) for plan in plans if plan.show]
         if not directories:
             return
+        self._announce_removals(directories)
         for directory in directories:
             self._remove_files(directory)
         for directory in reversed(directories):
@@ -175,11 +176,28 @@ class Materialiser:
 
     # ---- removing
 
+    def _announce_removals(self, directories: list[_Directory]) -> None:
+        """Say before files are removed that their absence means nothing, or a run that is cut off here would look like their deletion.
+
+        Their versions may well live on under another name. A row without dots says that; the intents make it durable.
+        """
+        going = [(directory, [row for change in directory.files + directory.made if (row := _giving_way(change))]) for directory in directories]
+        intents: list[tuple[bytes, Row]] = []
+        with self._work.state.transaction():
+            for directory, rows in going:
+                if rows:
+                    announced = [replace(row, dots=()) for row in rows]
+                    intents += [(directory.key, row) for row in announced]
+                    changed = {**directory.rows, **{row.name: row for row in announced}}
+                    self._work.state.stage(directory.key, changed.values(), None)
+            self._work.state.promote()
+        if intents:
+            self._work.state.add_intents(intents)
+
     def _remove_files(self, directory: _Directory) -> None:
         for change in directory.files + directory.made:
-            row = change.row
-            gives_way = row is not None and row.kind != Kind.DIRECTORY
-            if row is None or not gives_way or not (change.shown is None or change.shown.kind == Kind.DIRECTORY):
+            row = _giving_way(change)
+            if row is None:
                 continue
             path = directory.disk(change.name)
             try:
@@ -409,3 +427,11 @@ class Materialiser:
             else:
                 fingerprint = fresh_fingerprint(directory.key, rows, self._work.filters)
         self._work.state.stage(directory.key, rows, fingerprint)
+
+
+def _giving_way(change: Change) -> Row | None:
+    """The row of a file or link that is to be taken away, and not merely to be written over."""
+    row = change.row
+    if row is None or row.kind == Kind.DIRECTORY or not (change.shown is None or change.shown.kind == Kind.DIRECTORY):
+        return None
+    return row

@@ -139,10 +139,19 @@ class Sync:
                     continue
                 scanned = self._unscanned(path)
             planned = survey.directory(scanned, path in changed)
+            self._note_names(planned)
             self._plans.append(planned)
         self._plan.failures += survey.failures
         for hidden in survey.hidden:
             self._plan.add(acts.HIDE, ("", hidden), 0, "deleted here; `--delete-orphaned` publishes it")
+
+    def _note_names(self, planned: DirectoryPlan) -> None:
+        """Where directories are to be made under other names, for what comes below them."""
+        for change in planned.changes:
+            shown = change.shown
+            if shown is not None and shown.kind == Kind.DIRECTORY and change.name.encode() != shown.entry_name:
+                where = f"{planned.disk_path}/{change.name}" if planned.disk_path else change.name
+                self._work.planned_paths[b"/".join((*planned.path, shown.entry_name))] = where
 
     def _unscanned(self, path: bytes) -> ScannedDirectory:
         """A directory that the tree changed and the scan found as it was left, or not at all."""

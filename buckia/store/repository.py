@@ -374,7 +374,8 @@ class Repository:
         """Copy the live blobs of many small packs into the packs of this commit."""
         index = self.catalog.index
         small: dict[ObjectId, list[tuple[BlobType, BlobId]]] = {}
-        for kind, blob in referenced(self.nodes, tree.id, set()):
+        # What is below a new list of chunks stays where it is until another time.
+        for kind, blob in referenced(self.nodes, tree.id, set(writer.lists)):
             location = index.get(blob)
             if location is not None and self.catalog.pack_size(location.pack) < SMALL_PACK_BYTES:
                 small.setdefault(location.pack, []).append((kind, blob))

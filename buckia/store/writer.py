@@ -51,6 +51,8 @@ class PackWriter:
         self._nodes_bytes = 0
         self._sent = 0
         self._free: list[bytearray] = []
+        self.lists: set[BlobId] = set()
+        """Lists of chunks that are new: nothing can read them before they are delivered."""
         self.chunk_bytes = 0
         """Raw bytes of chunks that were new."""
 
@@ -97,6 +99,8 @@ class PackWriter:
                     pack = self._chunks[lane] = self._open_pack()
                 pack.add(blob)
             else:
+                if kind == BlobType.CHUNK_LIST:
+                    self.lists.add(name)
                 self._nodes.append(blob)
                 self._nodes_bytes += len(payload)
                 if self._nodes_bytes > NODE_BYTES_MAX or len(self._nodes) == BLOBS_MAX:

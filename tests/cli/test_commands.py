@@ -188,7 +188,7 @@ def test_a_time_names_the_newest_snapshot_until_then(
     a = world.device("a")
     for hour in (8, 10, 12):
         now = 1_700_000_000 - 1_700_000_000 % 86400 + hour * 3600
-        monkeypatch.setattr("buckia.runtime.SystemClock.now_ns", lambda self, now=now: now * 10**9)
+        monkeypatch.setattr("buckia.client.runtime.SystemClock.now_ns", lambda self, now=now: now * 10**9)
         a.write("note", f"at {hour}", mtime_ns=now * 10**9 - 10**9)
         a.sync()
     for time, content in {"09:00:00": "at 8", "10:00:00": "at 10", "11:59:59Z": "at 10", "23:00": "at 12"}.items():

@@ -181,15 +181,7 @@ class _Meeting(LocalSync):
             return super()._get(key, offset, length)
 
 
-@pytest.mark.parametrize(
-    "size",
-    [
-        40_000,
-        pytest.param(
-            400_000, marks=pytest.mark.xfail(reason="files of several chunks are fetched one after the other")
-        ),
-    ],
-)
+@pytest.mark.parametrize("size", [40_000, 400_000])
 def test_defect_06_workers_transfer_at_the_same_time_and_no_more_than_asked_for(tmp_path: Path, size: int) -> None:
     directory = tmp_path / "bucket"
     local_bucket(directory)
@@ -316,7 +308,7 @@ def test_defect_12_downloads_are_whole_checked_and_keep_their_time(world: World)
 
 def test_defect_12_transient_failures_are_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = FaultySync(local_bucket(world.bucket), [Fault("put", nth=2, times=2), Fault("list", nth=2)])
-    monkeypatch.setattr("buckia.runtime.jitter", lambda: 0.0)
+    monkeypatch.setattr("buckia.client.runtime.jitter", lambda: 0.0)
     (world.base / "a").mkdir()
     (world.base / "a/file").write_bytes(b"1")
     with provider("faulty", lambda config: bucket), bucket:

@@ -148,7 +148,6 @@ def test_names_that_collide_on_this_disk_are_all_kept(world: World, monkeypatch:
     assert set(a.tree()) == {"Photo.jpg", "photo.jpg"}
 
 
-@pytest.mark.xfail(reason="a directory that is shown under another name gets its files with the second sync only")
 def test_directories_that_collide_on_this_disk_are_both_filled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = world.pair()
     a.fill({"Dir/x": "1", "dir/y": "2", "dir/deep/z": "3"})

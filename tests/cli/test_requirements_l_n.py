@@ -191,7 +191,6 @@ def test_l21_upload_file(world: World) -> None:
     assert (a.root / "deep/er/single").stat().st_mtime_ns == OLD_NS
 
 
-@pytest.mark.xfail(reason="direct.put_file takes a file for a directory, which turns the file into a conflict")
 def test_l21_upload_file_below_a_file_is_refused(world: World) -> None:
     a = world.device("a")
     a.write("clip", "1")
@@ -200,7 +199,6 @@ def test_l21_upload_file_below_a_file_is_refused(world: World) -> None:
         client.upload_file(a.root / "clip", "clip/below")
 
 
-@pytest.mark.xfail(reason="history.to_path does not bring what users type into NFC")
 def test_l21_paths_are_found_in_either_normal_form(world: World) -> None:
     a = world.device("a")
     a.write("Am\u00e9lie", "1")

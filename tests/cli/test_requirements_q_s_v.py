@@ -20,7 +20,7 @@ Run = Callable[..., Outcome]
 @pytest.fixture(autouse=True)
 def _state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BUCKIA_STATE_DIR", str(tmp_path / "state-of-commands"))
-    monkeypatch.setattr("buckia.runtime.jitter", lambda: 0.0)
+    monkeypatch.setattr("buckia.client.runtime.jitter", lambda: 0.0)
 
 
 def _fill(device: Device, directories: int, files: int) -> None:

@@ -193,7 +193,7 @@ def records_until(due: Callable[[World], bool]) -> Act:
     def prepare(world: World) -> None:
         a, b = world.device("a"), world.device("b")
         for number in range(40):
-            a.put("last", b"edit %d" % number)
+            a.put("last", noise(300_000, 1000 + number))
             twin = World.load(world.save())
             twin.run(twin.device("a"), "kill")
             if number > 8 and due(twin):

@@ -196,7 +196,7 @@ def test_no_bucket_no_key_and_no_leave_to_write(cloud: Cloud, monkeypatch: pytes
 
 
 def test_a_server_that_does_not_answer(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("buckia.runtime.jitter", lambda: 0.0)
+    monkeypatch.setattr("buckia.client.runtime.jitter", lambda: 0.0)
     gone = Device(cloud.base / "a", "s3://bucket/team?endpoint=http://127.0.0.1:9", cloud.base / "state/a")
     gone.write("file", "1")
     with pytest.raises(BucketError) as caught:

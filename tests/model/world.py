@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from blake3 import blake3
@@ -290,7 +291,8 @@ class World:
         found: dict[str, Row] = {}
         for path in device.state.fingerprints():
             where = path.decode()
-            for name, row in device.state.directory(path)[1].items():
+            # A file that was put in place by a run that was cut off is known by its intent until its directory is looked at.
+            for name, row in {**device.state.directory(path)[1], **device.state.intents(path)}.items():
                 full = f"{where}/{name}" if where else name
                 entry = row.entry_name.decode()
                 dots = frozenset((dot.device, dot.seq) for dot in row.dots)
@@ -314,6 +316,8 @@ class World:
         for name in before.keys() | now.keys() | expected.disk.keys():
             old, new, final = before.get(name), now.get(name), expected.disk.get(name)
             if new == old:
+                if name in rows and self._row_dots(device, name) == frozenset():  # it was to go, and is still there
+                    rows[name] = replace(rows[name], dots=frozenset())
                 continue
             if new is None:
                 rows.pop(name, None)
@@ -324,6 +328,12 @@ class World:
             else:
                 raise Disagreement(f"{name} is {new}, neither {old} nor {final}")
         memory.rows = rows
+
+    @staticmethod
+    def _row_dots(device: Device, name: str) -> frozenset[Any] | None:
+        where, _, last = name.rpartition("/")
+        row = device.state.directory(where.encode())[1].get(last)
+        return None if row is None else frozenset(row.dots)
 
     def _check_refused(self, number: int, error: RefusedError, before: Disk) -> None:
         """Only an empty root that had files is refused here, and then nothing happens."""

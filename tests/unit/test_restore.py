@@ -33,7 +33,7 @@ from buckia.events import RestoreResult
 from buckia.local.disk import RealFileSystem
 from buckia.local.fs import DiskFullError
 from buckia.local.state import Row
-from buckia.runtime import Threads
+from buckia.client.runtime import Threads
 from tests.support.repositories import PREFIX, Folder, Link, noise, open_repository
 
 NUMBERS = iter(range(10**6))

@@ -21,7 +21,7 @@ from buckia.engine.verify import verify
 from buckia.engine.work import Inline
 from buckia.errors import AccessDenied, ForkError, RollbackError, Transient
 from buckia.events import Damage, VerifyResult
-from buckia.runtime import Threads
+from buckia.client.runtime import Threads
 from buckia.store.journal import Linked
 from buckia.sync.memory import MemorySync
 from tests.support.repositories import PREFIX, Folder, noise, open_repository
