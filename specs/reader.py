@@ -1,8 +1,8 @@
-"""Restores a snapshot from a bucket: `python specs/reader.py BUCKET_DIR FOLDER TARGET [--snapshot HASH] [--journal]`.
+"""Restores a snapshot from a bucket: `python specs/reader.py BUCKET_DIR FOLDER TARGET [--snapshot HASH]`.
 
-Written from `format.md` (the bytes; "section" means one of it) and `limits.md` (the bounds), to be read beside them.
-The bucket is a directory of this machine with a file per object; nothing in it is changed. Where versions are in
-conflict, the current one is restored.
+Written from `format.md` ("section" means one of it) and `limits.md`, to be read beside them. The bucket is a directory
+of this machine with a file per object; nothing in it is changed. Where versions are in conflict, the current one is
+restored. Segments are not read: records and packs hold the same.
 """
 
 import argparse
@@ -10,7 +10,9 @@ import os
 import re
 import struct
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
@@ -24,24 +26,24 @@ CONTENT_KEY = blake3(b"", derive_key_context="buckia v1 content").digest()
 
 # Shapes of structured data: a range of integers, the length of a bin, a type, a constant, (alternatives), [elements] or
 # [..., each element].
-ZERO, ONE, TWO, MODE, DIGEST = range(1), range(1, 2), range(2, 3), range(4096), (None, [range(1, 5), bytes])
-SIZE, POSITIVE, SEQ, TIME = range(1 << 53), range(1, 1 << 53), range(1, 10**10), range(-1 << 63, 1 << 63)
-PACKS = [..., [32, SIZE, (None, bytes)]]
-COMMON = [[..., str], [..., [16, SEQ, 32]], TIME, str]
-KINDS = (["snapshot", *COMMON, [32, 32, SIZE, SIZE, PACKS]], ["condemn", *COMMON, [[..., 32]]], ["ack", *COMMON, []])
+ZERO, ONE, TWO, MODE, TIME = range(1), range(1, 2), range(2, 3), range(4096), range(-1 << 63, 1 << 63)
+SIZE, POSITIVE, LARGE, SMALL = range(1 << 53), range(1, 1 << 53), range(2, 1 << 53), range((16 << 20) + 1)
+SEQ, COMMON = range(1, 10**10), [[], [..., [16, range(1, 10**10), 32]], TIME, str]
+SNAPSHOT = [32, 32, SIZE, SIZE, [..., [32, SIZE, (None, bytes)]]]
+KINDS = (["snapshot", *COMMON, SNAPSHOT], ["condemn", *COMMON, [[..., 32]]], ["ack", *COMMON, []])
 RECORD = tuple([16, SEQ, (None, 32), *kind, None] for kind in KINDS)
-SEGMENT = [[..., [16, SEQ, SEQ]], [..., bytes], [..., [32, SIZE]]]
-FILE = [SIZE, SEQ, ZERO, SIZE, TIME, MODE, [range(9), 32], DIGEST]
-SYMLINK = [SIZE, SEQ, ONE, range(1, 4097), TIME, ZERO, bytes, DIGEST]
-DIRECTORY = [SIZE, SEQ, TWO, ZERO, ZERO, MODE, None, DIGEST]
-ENTRY = [bytes, [..., (FILE, SYMLINK, DIRECTORY)], (None, [32, 32, SIZE, SIZE])]
+DIGEST = (None, [ONE, 32], [TWO, 16], [range(3, 4), 20], [range(4, 5), 32])
+FILES = tuple([SIZE, SEQ, ZERO, *of, DIGEST] for of in ([SMALL, TIME, MODE, [ZERO, 32]], [LARGE, TIME, MODE, [range(1, 9), 32]]))
+SYMLINK = [SIZE, SEQ, ONE, range(1, 4097), TIME, ZERO, bytes, None]
+DIRECTORY = [SIZE, SEQ, TWO, ZERO, ZERO, MODE, None, None]
+ENTRY = [bytes, [..., (*FILES, SYMLINK, DIRECTORY)], (None, [32, 32, SIZE, SIZE])]
+ABOVE = [bytes, 32, 32, SIZE, SIZE]
 NODES = {
-    1: ([ONE, ONE, ZERO, [..., 16], [..., ENTRY]], [ONE, ONE, range(1, 8), [], [..., [bytes, 32, 32, SIZE, SIZE]]]),
-    2: ([ONE, TWO, range(8), [], [..., [32, POSITIVE, POSITIVE]]],),
+    1: ([ONE, ONE, ZERO, [..., 16], [..., ENTRY]], [ONE, ONE, range(1, 8), [], [..., ABOVE]]),
+    2: tuple([ONE, TWO, at, [], [..., [32, size, POSITIVE]]] for at, size in ((ZERO, SMALL[1:]), (range(1, 8), POSITIVE))),
 }
 
-# ((type, id), (pack, codec, offset, length, raw length))
-Places = list[tuple[tuple[int, bytes], tuple[bytes, int, int, int, int]]]
+Row = tuple[Any, ...]  # type, codec, 0, id, offset, length, raw length
 Read = Callable[[int, bytes], bytes]  # (type, id) -> the blob's raw bytes
 
 
@@ -67,11 +69,10 @@ def fits(value: Any, shape: Any) -> bool:
         return type(value) is int and value in shape
     if isinstance(shape, int):
         return type(value) is bytes and len(value) == shape
-    if not isinstance(shape, list) or type(value) is not list:
-        return type(value) is shape or (type(value) is type(shape) and value == shape)
-    if shape[:1] == [...]:
-        return all(fits(item, shape[1]) for item in value)
-    return len(value) == len(shape) and all(map(fits, value, shape))
+    if isinstance(shape, list) and isinstance(value, list):
+        each = repeat(shape[1]) if shape[:1] == [...] else shape
+        return (each is not shape or len(value) == len(shape)) and all(map(fits, value, each))
+    return type(value) is shape or bool(value == shape)
 
 
 def unpack(raw: bytes, shape: Any) -> Any:
@@ -89,25 +90,24 @@ def ascending(values: list[Any]) -> bool:
     return all(a < b for a, b in pairwise(values))
 
 
-def decode_rows(raw: bytes, pack: bytes, size: int) -> Places:
+def decode_rows(raw: bytes, size: int) -> list[Row]:
     """Section 4: the footer of a pack of `size` bytes."""
-    places, offset = [], 76
     check(len(raw) % 48 == 0 and 48 <= len(raw) <= 48 << 16 and size <= 128 << 20, "a footer or pack of a bad size")
-    for kind, codec, zero, name, start, length, raw_length in struct.iter_unpack(">BBH32sIII", raw):
-        check(kind < 3 and codec < 2 and zero == 0 and start == offset, "a gap, or an unknown type or codec")
-        check(1 <= length <= raw_length <= 16 << 20, "a bad length")
-        places.append(((kind, name), (pack, codec, start, length, raw_length)))
-        offset += length
-    check(offset + len(raw) + 8 == size, "the footer does not begin where the payloads end")
-    return places
+    rows, end = list(struct.iter_unpack(">BBH32sIII", raw)), 76
+    for kind, codec, zero, _, offset, length, raw_length in rows:
+        check(kind < 3 and codec < 2 and zero == 0 and offset == end, "a gap, or an unknown type or codec")
+        check(1 <= length <= raw_length <= 16 << 20 and (codec or length == raw_length), "a bad length")
+        end += length
+    check(end + len(raw) + 8 == size, "the footer does not begin where the payloads end")
+    return rows
 
 
-def decode_pack(raw: bytes) -> Places:
+def decode_pack(raw: bytes) -> list[Row]:
     """Section 4: what a whole pack holds."""
-    check(len(raw) >= 133 and raw[:12] == b"BKPK\1" + bytes(7) and raw[44:76] == bytes(32), "not a pack's header")
     start = len(raw) - 8 - 48 * int.from_bytes(raw[-8:-4], "big")
+    check(raw[:12] == b"BKPK\1" + bytes(7) and raw[44:76] == bytes(32), "not a pack's header")
     check(raw[-4:] == b"BKPE" and start > 76, "not a pack's end")
-    return decode_rows(raw[start:-8], blake3(raw).digest(), len(raw))
+    return decode_rows(raw[start:-8], len(raw))
 
 
 def decode_blob(kind: int, name: bytes, codec: int, payload: bytes, raw_length: int) -> bytes:
@@ -129,30 +129,14 @@ def decode_record(raw: bytes) -> list[Any]:
     """Section 6: the ten fields, and the [device, seq, hash] of all records that it names, `prev` too."""
     check(raw[:8] == b"BKJR\1\0\0\0" and len(raw) <= 8 << 20, "not a record's header, or too long")
     record: list[Any] = unpack(raw[8:], RECORD)
-    device, seq, prev, kind, features, vector, _, name, body, _ = record
+    device, seq, prev, kind, _, vector, _, name, body, _ = record
     devices = [link[0] for link in vector]
-    check((prev is None) == (seq == 1) and not features and len(name.encode()) <= 64, "a bad prev, name or feature")
-    check(len(vector) <= 4096 and ascending(devices) and device not in devices, "a bad vector")
+    check((prev is None) == (seq == 1) and len(name.encode()) <= 64, "a bad prev or name")
+    check(ascending(devices) and device not in devices, "a bad vector")
     check(kind != "condemn" or ascending(body[0]), "unsorted ids")
-    for pack, size, rows in body[4] if kind == "snapshot" else []:
-        check(rows is None or decode_rows(rows, pack, size), "no rows")
+    for _, size, rows in body[4] if kind == "snapshot" else []:
+        check(rows is None or decode_rows(rows, size), "no rows")
     return [*record, [*vector, [device, seq - 1, prev]] if prev else vector]
-
-
-def decode_segment(raw: bytes) -> tuple[list[bytes], Places]:
-    """Section 8: the embedded records, and where blobs are. It is a cache: hashes and ids decide, whatever it says."""
-    head, meta, count = struct.unpack(">8sII", raw[:16].ljust(16, b"\0"))
-    check(head == b"BKSG\1\0\0\0" and len(raw) == 16 + meta + 52 * count, "not a segment's header, or another length")
-    ranges, records, packs = unpack(raw[16 : 16 + meta], SEGMENT)
-    apart = all(a[0] < b[0] or (a[0] == b[0] and a[2] + 1 < b[1]) for a, b in pairwise(ranges))
-    check(apart and all(first <= last for _, first, last in ranges), "bad ranges")
-    check(len(records) == sum(last - first + 1 for _, first, last in ranges), "not the records that it covers")
-    covered = ([device, seq] for device, first, last in ranges for seq in range(first, last + 1))
-    check(all(decode_record(record)[:2] == next(covered) for record in records), "not the records that it covers")
-    rows = list(struct.iter_unpack(">32sIIIIBBH", raw[16 + meta :]))
-    check(ascending([pack[0] for pack in packs]) and all(a[:2] <= b[:2] for a, b in pairwise(rows)), "out of order")
-    check(all(row[1] < len(packs) and row[5] < 3 and row[6] < 2 and row[7] == 0 for row in rows), "a bad row")
-    return records, [((row[5], row[0]), (packs[row[1]][0], row[6], *row[2:5])) for row in rows]
 
 
 def current(versions: list[Any]) -> Any:
@@ -170,7 +154,8 @@ def measure(level: int, devices: list[bytes], items: list[Any]) -> list[Any]:
         check(1 <= len(name) <= 255 and name.decode(errors="ignore").encode() == name, "a name too long, or no UTF-8")
         check(name not in (b".", b"..") and not set(name) & set(b"/\0"), "an unsafe name")
         check((versions or below) and ascending([version[:2] for version in versions]), "no versions, or unsorted ones")
-        check(all(version[3] == len(version[6]) for version in versions if version[2] == 1), "a link of another size")
+        links = [version for version in versions if version[2] == 1]
+        check(all(len(link[6]) == link[3] and b"\0" not in link[6] for link in links), "a target that no link has")
         plain = {msgpack.packb([what, mode, content]) for _, _, what, _, _, mode, content, _ in versions}
         values = [] if level else [[*map(msgpack.unpackb, sorted(plain))]]
         hashed.append([name, *values, below and below[1]])
@@ -200,53 +185,30 @@ def leaves(read: Read, kind: int, said: list[Any], level: int | None = None, las
     return found
 
 
-def pack_key(pack: bytes) -> str:
-    """Section 1."""
-    return f"packs/{pack.hex()[:2]}/{pack.hex()}"
-
-
 class Bucket:
-    """One folder of a bucket: `records` (hash -> fields) that its tips, or all of its journal, lead to."""
+    """One folder of a bucket: `records` (hash -> fields) that its tips lead to, and `places` of blobs in their packs."""
 
-    def __init__(self, bucket: str, folder: str, journal: bool = False) -> None:
+    def __init__(self, bucket: str, folder: str) -> None:
         self.path = Path(bucket, folder, "_buckia")
-        self.places = dict[tuple[int, bytes], tuple[bytes, int, int, int, int]]()
         self.records = dict[bytes, list[Any]]()
-        unpack(self.get("folder"), ["buckia", ONE, ONE, ZERO, folder])
-        embedded, known = {}, set()
-        for file in self.path.glob("segments/*"):
-            records, places = decode_segment(self.get(f"segments/{file.name}", file.name))
-            embedded.update({blake3(record).digest(): record for record in records})
-            known |= self.learn(places)
-        links = self.listed("journal/*/*" if journal else "tips/*")
+        self.places = defaultdict[tuple[int, bytes], list[tuple[str, Row]]](list)
+        stated = unpack(self.get("folder"), list)
+        check(stated[:4] == ["buckia", 1, 1, 0], "not a folder, or of another version, chunker or suite")
+        check(stated[4:] == [folder], "the object of another folder", IntegrityError)
+        keys = [path.relative_to(self.path).as_posix() for path in sorted(self.path.glob("tips/*"))]
+        tips = list(filter(None, (re.fullmatch("tips/([0-9a-f]{32})[.]([0-9]{10})-([0-9a-f]{64})", key) for key in keys)))
+        check(all(self.get(tip[0]).hex() == tip[3] for tip in tips), "a tip with other bytes", IntegrityError)
+        links = [[bytes.fromhex(tip[1]), int(tip[2]), bytes.fromhex(tip[3])] for tip in tips]
         while links:
             device, seq, name = links.pop()
             if name not in self.records:
-                key = f"journal/{device.hex()}/{seq:010}-{name.hex()}"
-                record = decode_record(embedded.get(name) or self.get(key, name.hex()))
-                check(record[:2] == [device, seq], "a record under the name of another")
+                record = decode_record(self.get(f"journal/{device.hex()}/{seq:010}-{name.hex()}", name.hex()))
+                check(record[:2] == [device, seq], "a record under the name of another", IntegrityError)
                 self.records[name] = record
                 links += record[10]
                 for pack, size, rows in record[8][4] if record[3] == "snapshot" else []:
-                    if rows:
-                        self.learn(decode_rows(rows, pack, size))
-                    elif pack not in known and (self.path / pack_key(pack)).is_file():
-                        self.learn(decode_pack(self.get(pack_key(pack), pack.hex())))
-        check(len({(record[0], record[1]) for record in self.records.values()}) == len(self.records), "a fork")
-
-    def learn(self, places: Places) -> set[bytes]:
-        """Takes the places that still exist: a collector may have deleted packs. Returns the packs that were there."""
-        there = {pack for pack in {place[0] for _, place in places} if (self.path / pack_key(pack)).is_file()}
-        self.places.update((blob, place) for blob, place in places if place[0] in there)
-        return there
-
-    def listed(self, pattern: str) -> list[list[Any]]:
-        """[device, seq, hash] of each object that matches."""
-        names = (file.relative_to(self.path).as_posix() for file in sorted(self.path.glob(pattern)))
-        found = [re.fullmatch("(?:tips|journal)/([0-9a-f]{32})[./]([0-9]{10})-([0-9a-f]{64})", name) for name in names]
-        for tip in filter(None, found if pattern == "tips/*" else []):
-            check(self.get(tip[0]).hex() == tip[3], f"{tip[0]} has other bytes", IntegrityError)
-        return [[bytes.fromhex(name[1]), int(name[2]), bytes.fromhex(name[3])] for name in found if name]
+                    self.learn(f"packs/{pack.hex()[:2]}/{pack.hex()}", size, rows)
+        check(len({(*record[:2],) for record in self.records.values()}) == len(self.records), "a fork", IntegrityError)
 
     def get(self, key: str, name: str | None = None) -> bytes:
         """The object; its hash must be `name`, if that is given."""
@@ -255,21 +217,27 @@ class Bucket:
         check(name in (None, blake3(raw).hexdigest()), f"{key} has other bytes", IntegrityError)
         return raw
 
-    def read(self, kind: int, name: bytes) -> bytes:
-        """The raw bytes of a blob."""
-        check((kind, name) in self.places, f"no pack holds blob {name.hex()}", IntegrityError)
-        pack, codec, offset, length, raw_length = self.places[kind, name]
-        with (self.path / pack_key(pack)).open("rb") as stream:
-            stream.seek(offset)
-            return decode_blob(kind, name, codec, stream.read(length), raw_length)
+    def learn(self, pack: str, size: int, rows: bytes | None) -> None:
+        """Notes where blobs are. A pack may be gone; whoever needs a blob that only it held will miss that."""
+        with suppress(IntegrityError):
+            for row in decode_rows(rows, size) if rows else decode_pack(self.get(pack, pack[-64:])):
+                self.places[row[0], row[3]].append((pack, row))
 
-    def heads(self) -> list[bytes]:
+    def read(self, kind: int, name: bytes) -> bytes:
+        """The raw bytes of a blob, from any place that holds them."""
+        for pack, (_, codec, _, _, offset, length, raw_length) in self.places[kind, name]:
+            with suppress(OSError, FormatError, IntegrityError), (self.path / pack).open("rb") as stream:
+                stream.seek(offset)
+                return decode_blob(kind, name, codec, stream.read(length), raw_length)
+        raise IntegrityError(f"no pack holds blob {name.hex()}")
+
+    def heads(self) -> list[str]:
         """The hashes of snapshots that no other snapshot includes; records of other kinds change no tree."""
         snapshots = {name: record for name, record in self.records.items() if record[3] == "snapshot"}
-        known: dict[bytes, int] = {}
+        included = defaultdict[bytes, int](int)
         for device, seq, _ in (link for record in snapshots.values() for link in record[10]):
-            known[device] = max(known.get(device, 0), seq)
-        return sorted(name for name, record in snapshots.items() if record[1] > known.get(record[0], 0))
+            included[device] = max(included[device], seq)
+        return sorted(name.hex() for name, record in snapshots.items() if record[1] > included[record[0]])
 
 
 def restore_file(read: Read, path: bytes, size: int, content: list[Any]) -> None:
@@ -292,9 +260,10 @@ def restore(read: Read, path: bytes, root: list[Any], left: Iterator[int], depth
     entries = leaves(read, 1, root)
     check(depth < 128 and (entries or not depth), "too deep, or a subtree without entries")
     for name, versions, below in entries:
-        check(next(left, None) is not None, "too many entries")
         inside = os.path.join(path, name)
+        check(next(left, None) is not None, "too many entries")
         check(os.path.basename(inside) == name, "a name that means something else on this machine")
+        check(depth or not name.lower().startswith(b"_buckia"), "a name that is reserved")
         _, _, kind, size, mtime, mode, content, _ = current(versions or [[0, 0, 2, 0, 0, 0o755, None, None]])
         if below or kind == 2:
             os.mkdir(inside, 0o700)
@@ -302,7 +271,6 @@ def restore(read: Read, path: bytes, root: list[Any], left: Iterator[int], depth
                 restore(read, inside, below, left, depth + 1)
             os.chmod(inside, mode & 0o777 if kind == 2 else 0o755)
         elif kind == 1:
-            check(b"\0" not in content, "a target that no link can have")
             os.symlink(content, inside)
             os.utime(inside, ns=(mtime, mtime), follow_symlinks=False)
         else:
@@ -317,11 +285,10 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("bucket", "folder", "target"):
         parser.add_argument(name)
     parser.add_argument("--snapshot", help="hash of a snapshot's record")
-    parser.add_argument("--journal", action="store_true", help="list journal/ instead of tips/")
     given = parser.parse_args(arguments)
     try:
-        bucket = Bucket(given.bucket, given.folder, given.journal)
-        heads = [given.snapshot] if given.snapshot else [head.hex() for head in bucket.heads()]
+        bucket = Bucket(given.bucket, given.folder)
+        heads = [given.snapshot] if given.snapshot else bucket.heads()
         check(len(heads) == 1, f"choose one of {len(heads)} heads with --snapshot: {' '.join(heads)}")
         record = bucket.records.get(bytes.fromhex(heads[0]), [None] * 4)
         check(record[3] == "snapshot", "no such snapshot")

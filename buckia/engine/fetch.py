@@ -7,7 +7,7 @@ written chunk by chunk in their own order. At no time are more than a few ranges
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from buckia.core.content import chunks, runs
@@ -77,7 +77,7 @@ class Fetcher:
         self._report = report
         self.bytes_reused = 0
 
-    def stage(self, wanted: Iterable[Wanted]) -> Iterator[Fetched]:
+    def stage(self, wanted: Iterable[Wanted]) -> Generator[Fetched, None, None]:
         """Stage everything, in no particular order. Raises DiskFullError and errors of the bucket; what concerns one file is in its result."""
         single: list[Wanted] = []
         medium: list[Wanted] = []

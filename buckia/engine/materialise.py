@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -282,16 +283,17 @@ class Materialiser:
             self._sources, lambda size, path: self._advance(size, path)
         )
         batch: list[Fetched] = []
-        for fetched in fetcher.stage(self._wanted(places)):
-            if fetched.staged is None:
-                directory, change = places[fetched.wanted.path]
-                self._fail(directory, change.name, fetched.reason)
-                continue
-            batch.append(fetched)
-            if len(batch) >= PLACE_FILES:
-                self._place(batch, places)
-                batch = []
-        self._place(batch, places)
+        with self._writer.tidying(), closing(fetcher.stage(self._wanted(places))) as staged:
+            for fetched in staged:
+                if fetched.staged is None:
+                    directory, change = places[fetched.wanted.path]
+                    self._fail(directory, change.name, fetched.reason)
+                    continue
+                batch.append(fetched)
+                if len(batch) >= PLACE_FILES:
+                    self._place(batch, places)
+                    batch = []
+            self._place(batch, places)
 
     def _is_there(self, directory: _Directory) -> bool:
         """Make the directory itself where it is missing, as this sync may cover what is in it without covering the directory."""

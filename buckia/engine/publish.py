@@ -114,6 +114,7 @@ class Publisher:
                 break
         if taken:
             plan.edits = plan.edits[taken:]
+            self._stage_partly(plan)
         tree = editor.finish()
         self.done.turned |= editor.turned
         if tree.id == self.done.tree.id:
@@ -188,6 +189,11 @@ class Publisher:
             return
         settled = scanned is not None and not plan.show and not any(row.hidden for row in rows)
         self._work.state.stage(path, rows, scanned.fingerprint(rows) if scanned is not None and settled else None)
+
+    def _stage_partly(self, plan: DirectoryPlan) -> None:
+        """The rows of a directory of which this commit has a part of the edits: the others keep the rows that they had."""
+        waiting = {edit.row.name: edit.row for edit in plan.edits if edit.row is not None}
+        self._work.state.stage(b"/".join(plan.path), {**waiting, **plan.rows}.values(), None)
 
     # ---- conflicts that the policy decides against the local edit
 

@@ -8,8 +8,8 @@ written all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from buckia.core.directory import lookup
@@ -20,7 +20,7 @@ from buckia.engine.restoreplan import PERMISSIONS, Directory, Found, Item, Resto
 from buckia.errors import IntegrityError, LocalError, NotFoundError, RefusedError, UsageError
 from buckia.events import Failure, RestoreResult
 from buckia.local.fs import DIRECTORY, DiskFullError
-from buckia.local.paths import TEMPORARY, ours
+from buckia.local.paths import ours
 from buckia.local.writer import Placement, Writer
 from buckia.store.repository import Repository
 
@@ -218,10 +218,10 @@ class _Restorer:
             lambda size, path: progress.advance(size, "downloading", path),
         )
         places = {item.path: item for item in plan.writes if self._can_be_had(item)}
+        wanted = (Wanted(item.directory, item.path, item.version) for item in places.values())
         batch: list[Placement] = []
-        try:
-            wanted = (Wanted(item.directory, item.path, item.version) for item in places.values())
-            for fetched in fetcher.stage(wanted):
+        with self._writer.tidying(), closing(fetcher.stage(wanted)) as staged:
+            for fetched in staged:
                 path = fetched.wanted.path
                 if fetched.staged is None:
                     self._fail(path, fetched.reason)
@@ -233,9 +233,6 @@ class _Restorer:
                     self._place(batch, places)
                     batch = []
             self._place(batch, places)
-        except BaseException:
-            self._sweep(places.values())
-            raise
         self._result.bytes_reused = fetcher.bytes_reused
 
     def _can_be_had(self, item: Item) -> bool:
@@ -263,15 +260,6 @@ class _Restorer:
             self._result.trashed += placement.trash and placement.expected is not None
             self._result.restored += 1
             self._result.bytes += places[placement.path].size
-
-    def _sweep(self, items: Iterable[Item]) -> None:
-        """Remove this run's staged files; what cannot be removed is left for the next run."""
-        sweeper = Writer(self._site.files, self._site.target, token="")
-        for directory in {item.directory for item in items}:
-            with suppress(LocalError):
-                names = [entry[0] for entry in self._site.files.scan(self._site.disk(directory))]
-                own = [name for name in names if name.startswith(TEMPORARY + self._site.token)]
-                sweeper.remove_leftovers(directory, own)
 
     def _remove(self, found: Sequence[Found]) -> int:
         """Move files to the trash and remove the directories that they leave empty; how many files."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from buckia.core.directory import Path, diff_trees, entries, find, lookup, walk
-from buckia.core.ids import DeviceId, Dot
+from buckia.core.ids import DeviceId
 from buckia.core.manifest import Entry, Kind, Subtree, Version, is_directory
 from buckia.core.merge import edit_entry
 from buckia.core.merkle import NodeStore
@@ -127,19 +127,15 @@ class Survey:
             if row is not None:
                 plan.rows[row.name] = row
             return
-        unnoticed = self._unnoticed(plan, row, entry)
-        known = row is not None and (row.kind, row.content, row.mode)
-        if row is not None and value is not None and known == (value.kind, value.content, value.mode) and not unnoticed:
+        if row is not None and value is not None and (row.kind, row.content, row.mode) == (value.kind, value.content, value.mode):
             plan.rows[row.name] = replace(row, stat=self._work.trusted_stat(disk), hidden=False)
             plan.dirty = True
             return
         if value is not None and self._adopt(plan, disk, row, entry, shown, value):
             return
-        if row is not None:
-            row = replace(row, dots=row.dots + unnoticed)
         edit = write_edit(disk, row, entry, entry.name if entry is not None else name, value)
         if entry is not None:
-            decide(edit, _unseen(plan, entry, *(() if row is None else (row,))), self._work.settings.policy)
+            decide(edit, _unseen(plan, entry), self._work.settings.policy)
         plan.edits.append(edit)
 
     def _value_if_needed(self, plan: DirectoryPlan, disk: DiskEntry, row: Row | None, entry: Entry | None) -> Value | None:
@@ -193,12 +189,6 @@ class Survey:
             return True
         return False
 
-    def _unnoticed(self, plan: DirectoryPlan, row: Row | None, entry: Entry | None) -> tuple[Dot, ...]:
-        """Versions that this device itself published for this row, and was interrupted before it could take note of them."""
-        if row is None or entry is None or os.fsencode(row.name) != entry.name:
-            return ()
-        return tuple(version.dot for version in _unseen(plan, entry, row) if version.dot.device == self._device)
-
     def _row(self, disk: DiskEntry, name: bytes, value: Value, versions: tuple[Version, ...], version: Version | None) -> Row:
         return Row(
             name=disk.name,
@@ -216,7 +206,6 @@ class Survey:
         """A row without a file: a deletion to publish, to hide, or of something that is gone from the tree as well."""
         if row.kind == Kind.DIRECTORY and not row.dots and row.hidden:
             return
-        row = replace(row, dots=row.dots + self._unnoticed(plan, row, view.entry(row.entry_name)))
         edit = delete_edit(row.name, row, view.entry(row.entry_name))
         if edit is None:
             plan.dirty = True
@@ -322,12 +311,12 @@ class _View:
         return project_directory((present[name] for name in sorted(present)), self._fold)
 
 
-def _unseen(plan: DirectoryPlan, entry: Entry, *more: Row) -> list[Version]:
+def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
     """The versions of an entry that this device shows under none of its names: its own, and those of conflict copies."""
     if not entry.versions or plan.scanned is None:
         return []
     scanned = plan.scanned
-    rows = (*more, *plan.rows.values(), *scanned.missing, *scanned.hidden, *(row for _, row in scanned.changed if row is not None))
+    rows = (*plan.rows.values(), *scanned.missing, *scanned.hidden, *(row for _, row in scanned.changed if row is not None))
     seen = {dot for row in rows if row.entry_name == entry.name for dot in row.dots}
     return [version for version in entry.versions if version.dot not in seen]
 

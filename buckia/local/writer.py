@@ -9,7 +9,8 @@ says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
@@ -76,6 +77,8 @@ class Writer:
         self._prefix = f"{TEMPORARY}{token}-"
         self._numbers = count(1)
         self._unflushed: set[str] = set()
+        self._staged: set[str] = set()
+        """Absolute paths of staged files that are neither placed nor discarded."""
 
     # --- staging ---
 
@@ -92,6 +95,7 @@ class Writer:
                 flushed = not mode & _OWNER_READS  # it cannot be opened again to flush it
                 if flushed:
                     handle.sync()
+            self._staged.add(path)
             return Staged(directory, name, self._present(path), flushed)
         except BaseException:
             self._fs.unlink(path)
@@ -103,6 +107,7 @@ class Writer:
         self._fs.symlink(target, path)
         try:
             self._fs.set_mtime(path, mtime_ns)
+            self._staged.add(path)
             return Staged(directory, name, self._present(path), True)
         except BaseException:
             self._fs.unlink(path)
@@ -114,7 +119,21 @@ class Writer:
 
     def discard(self, staged: Staged) -> None:
         """Remove a staged file that is not to be placed."""
-        self._fs.unlink(self._checked(staged.path))
+        path = self._checked(staged.path)
+        self._fs.unlink(path)
+        self._staged.discard(path)
+
+    @contextmanager
+    def tidying(self) -> Iterator[None]:
+        """Remove what was staged inside and never placed, if the work inside is cut short."""
+        try:
+            yield
+        except BaseException:
+            for path in sorted(self._staged):
+                if self._fs.stat(path) is not None:
+                    self._fs.unlink(path)
+            self._staged.clear()
+            raise
 
     # --- placing ---
 
@@ -136,6 +155,7 @@ class Writer:
                 self._fs.rename(source, target, replace=placement.expected is not None and not placement.trash)
             except ExistsError:
                 raise _changed(placement.path) from None
+            self._staged.discard(source)
             self._renamed_in(placement.path, placement.staged.path)
             return Placed(placement.path, self._present(target))
         except DiskFullError:
