@@ -153,6 +153,7 @@ class Session:
             repository.open()
             if refresh:
                 repository.refresh()
+                repository.require_visible()
             yield repository
 
     @contextmanager
@@ -168,15 +169,16 @@ class Session:
         """A local root and its folder. With ``write`` a local bucket that never was there is made."""
         local = self._root(root)
         directory = self._state_directory(local, root.folder)
-        if _within(os.path.realpath(directory), local):
+        state_root = os.path.dirname(os.path.realpath(directory))
+        if state_root == local:
             raise RefusedError(
-                f"The local state in {directory} lies in {local} and would be synced with it.",
-                hint="Set BUCKIA_STATE_DIR to a directory outside.",
+                f"The directory {local} is where the local state lies.", hint="Sync another directory, or set BUCKIA_STATE_DIR."
             )
         filters = Filters(
             include=options.include_pattern,
             exclude=options.exclude_pattern,
             sync_paths=options.sync_paths or None,
+            never=os.path.relpath(state_root, local) if _within(state_root, local) else None,
         )
         settings = self.settings(options)
         with (

@@ -14,6 +14,7 @@ from buckia.core.content import chunks
 from buckia.core.directory import Path, diff_trees, entries, lookup, walk
 from buckia.core.ids import BlobId, ObjectId
 from buckia.core.manifest import Entry, FileContent, Kind, Subtree, Version, current, is_directory
+from buckia.core.projection import project_directory
 from buckia.core.record import Snapshot
 from buckia.engine.capture import DIGESTS
 from buckia.engine.compare import Value
@@ -23,6 +24,7 @@ from buckia.store.journal import Linked
 from buckia.store.repository import Repository, snapshot_tree
 
 SHORT_ID = 8
+CONFLICT_MARK = b" (conflict "
 _LATEST = re.compile(r"latest(?:~(\d+))?")
 _KINDS = {Kind.FILE: "file", Kind.SYMLINK: "symlink", Kind.DIRECTORY: "directory"}
 _DIGEST_NAMES = {number: name for name, number in DIGESTS.items()}
@@ -189,13 +191,27 @@ def _info(path: Path, entry: Entry) -> FileInfo:
 def cat(repository: Repository, name: str, text: str) -> Iterator[bytes]:
     """The bytes of a file, checked, piece by piece."""
     tree, _ = resolve(repository, name)
-    _, entry = find_entry(repository, tree, text)
-    version = current(entry) if entry is not None else None
+    version = _conflict_copy(repository, tree, to_path(text))
+    if version is None:
+        _, entry = find_entry(repository, tree, text)
+        version = current(entry) if entry is not None else None
     if version is None:
         raise UsageError(f"“{text}” is a directory.")
     if isinstance(version.content, bytes):
         return iter([version.content])
     return read_file(repository, version)
+
+
+def _conflict_copy(repository: Repository, tree: Subtree, path: Path) -> Version | None:
+    """The version that is shown under the name of a conflict copy, if this is one."""
+    if not path or CONFLICT_MARK not in path[-1]:
+        return None
+    above = lookup(repository.nodes, tree.id, path[:-1]) if len(path) > 1 else None
+    directory = tree if len(path) == 1 else above.subtree if above is not None else None
+    if directory is None:
+        return None
+    shown = project_directory(entries(repository.nodes, directory.id))
+    return next((item.versions[0] for item in shown if item.name == path[-1] != item.entry_name), None)
 
 
 def read_file(repository: Repository, version: Version) -> Iterator[bytes]:

@@ -66,13 +66,15 @@ class Publisher:
 
     def run(self, plans: list[DirectoryPlan]) -> Published:
         """Publish all edits of these plans, which come in tree order, and store the rows that follow from them."""
+        published = any(plan.edits for plan in plans)
+        if published:
+            self._repo.join(self.done.basis)  # before anything is staged, as its acknowledgement promotes nothing
         for plan in plans:
             if not plan.edits:
                 self._stage(plan)
-        if not any(plan.edits for plan in plans):
+        if not published:
             self._work.state.promote()
             return self.done
-        self._repo.join(self.done.basis)
         while any(plan.edits for plan in plans):
             self._commit(plans)
             if not any(plan.edits for plan in plans):
@@ -182,7 +184,7 @@ class Publisher:
         path = b"/".join(plan.path)
         rows, plan.rows = list(plan.rows.values()), {}
         scanned = plan.scanned
-        if not plan.show:
+        if not plan.show and not (scanned is not None and scanned.leftovers):
             plan.scanned = None
         if not rows and plan.path:
             self._work.state.drop_directory(path)

@@ -116,6 +116,7 @@ class Sync:
             self._state = State(self._applied.tree, {})
             return
         self._basis = repo.refresh(self._listed)
+        repo.require_visible()
         self._state = repo.current()
         heads = repo.journal.heads()
         self._heads = tuple(head.id for head in heads) if len(heads) > 1 else ()

@@ -131,6 +131,8 @@ class Survey:
             plan.rows[row.name] = replace(row, stat=self._work.trusted_stat(disk), hidden=False)
             plan.dirty = True
             return
+        if row is not None and not row.dots and row.kind != Kind.DIRECTORY:
+            row = None  # that file was to go, or to be replaced: what is here now is something else
         if value is not None and self._adopt(plan, disk, row, entry, shown, value):
             return
         edit = write_edit(disk, row, entry, entry.name if entry is not None else name, value)

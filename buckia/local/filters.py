@@ -30,9 +30,18 @@ class Filters:
     """Which paths of a folder a sync covers. Ignore files are added as the scan comes across them."""
 
     def __init__(
-        self, *, include: str | None = None, exclude: str | None = None, sync_paths: Sequence[str] | None = None
+        self,
+        *,
+        include: str | None = None,
+        exclude: str | None = None,
+        sync_paths: Sequence[str] | None = None,
+        never: str | None = None,
     ) -> None:
-        """Raises ``UsageError`` for a malformed expression or path. ``sync_paths`` None: everything."""
+        """Raises ``UsageError`` for a malformed expression or path. ``sync_paths`` None: everything.
+
+        ``never`` is a subtree that is not synced whatever the others say: our own state, where it lies in the tree.
+        """
+        self._never = never
         self._include = _compile("include_pattern", include)
         self._exclude = _compile("exclude_pattern", exclude)
         self._prunes = exclude is not None and not _NOT_EXTENDABLE.search(exclude)
@@ -42,8 +51,8 @@ class Filters:
         self._salts: dict[str, bytes] = {}
         self.warnings: list[str] = []
         """Lines of ignore files that are no patterns."""
-        parts = [include, exclude, None if self._chosen is None else "\n".join(self._chosen)]
-        self._key = b"" if parts == [None, None, None] else blake3(repr(parts).encode("utf-8", "replace")).digest()
+        parts = [include, exclude, None if self._chosen is None else "\n".join(self._chosen), never]
+        self._key = b"" if parts == [None] * len(parts) else blake3(repr(parts).encode("utf-8", "replace")).digest()
 
     @property
     def everything(self) -> bool:
@@ -71,6 +80,8 @@ class Filters:
         if self.everything:
             return True
         path = _text(path)
+        if self._never is not None and _within(path, self._never):
+            return False
         if self._chosen is not None and not any(_within(path, chosen) for chosen in self._chosen):
             return False
         forms = (path, f"{path}/") if is_directory else (path,)
@@ -87,6 +98,8 @@ class Filters:
         path = _text(path)
         if not path:
             return True
+        if self._never is not None and _within(path, self._never):
+            return False
         if self._chosen is not None and not any(_within(path, c) or _within(c, path) for c in self._chosen):
             return False
         if self._prunes and self._exclude is not None and self._exclude.search(f"{path}/"):

@@ -254,7 +254,7 @@ class Scan:
             entry = DiskEntry(*raw)
             name = entry.name
             row = rows.pop(name, None)
-            if name.startswith(TEMPORARY) and entry.kind == FILE:
+            if name.startswith(TEMPORARY) and entry.kind in (FILE, SYMLINK):
                 result.leftovers.append(name)
             elif reason := self._skip_reason(result.path, entry, depth):
                 result.skipped.append((name, reason))

@@ -189,6 +189,14 @@ class Repository:
             self.catalog.add_record(linked)
         return self.ledger.tips()
 
+    def require_visible(self) -> None:
+        """Raise IntegrityError where tips name records and not one of them can be had: that is no empty folder."""
+        if self.journal.held_back and not self.ledger.tips():
+            raise IntegrityError(
+                f"The {len(self.journal.held_back)} records that the tips of this folder name are not in the bucket.",
+                hint="If the bucket is slow to show new objects, try again later; `buckia verify` tells more.",
+            )
+
     def current(self) -> State:
         """The merge of all heads: what a new device would get."""
         return self.merge(self.journal.heads())

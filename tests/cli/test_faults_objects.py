@@ -167,16 +167,17 @@ def test_a_missing_object(buckia: Run, whole: World, copy: World, kind: str) -> 
 
 
 def test_records_that_a_tip_names_and_that_are_not_there(buckia: Run, whole: World, copy: World) -> None:
-    """Listings of some stores lag behind, so a sync waits for the records and says so; verification is not content."""
+    """Where not one of them can be had the folder is not empty but damaged, and nothing may be built on it."""
     for path in [*copy.of_kind("journal"), *copy.of_kind("segments")]:
         path.unlink()
     (copy.base / "synced").mkdir()
+    before = copy.bytes()
     outcome = buckia("sync", "synced", "--to", copy.location)
-    assert outcome.code == 0
-    assert "is not visible in the bucket yet" in outcome.err
-    assert tree_of(copy.base / "synced") == {}
-    assert buckia("ls", "--from", copy.location).code == 6
-    assert buckia("restore", "--from", copy.location, "--target", "restored").code == 6
+    assert outcome.code == 8
+    assert "records that the tips of this folder name are not in the bucket" in outcome.err
+    assert (tree_of(copy.base / "synced"), copy.bytes()) == ({}, before)
+    assert buckia("ls", "--from", copy.location).code == 8
+    assert buckia("restore", "--from", copy.location, "--target", "restored").code == 8
     assert buckia("verify", "--from", copy.location).code == 8
 
 

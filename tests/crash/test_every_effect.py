@@ -1,6 +1,6 @@
 """Wherever a sync dies, nothing is lost, nothing is half, and the next syncs end where an undisturbed one would have.
 
-Every effect of every scenario is a crash point, each in three ways (see ``world``). Afterwards the device syncs again,
+Every effect of every scenario is a crash point, each in four ways (see ``world``). Afterwards the device syncs again,
 the others do, a new one clones the folder, and the bucket is read as a whole.
 """
 
@@ -17,7 +17,7 @@ from tests.crash.collector import delete
 from tests.crash.scenarios import NIGHTLY, SCENARIOS, Scenario
 from tests.crash.world import Mode, Tree, World, check_bucket, files, is_temporary
 
-MODES: tuple[Mode, ...] = ("kill", "power", "torn")
+MODES: tuple[Mode, ...] = ("kill", "power", "torn", "ahead")
 
 
 @contextmanager

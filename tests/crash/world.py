@@ -1,12 +1,13 @@
 """A world that can be stopped after any effect: one bucket, some devices, each with a disk and a state, all in memory.
 
 An *effect* changes what a crash leaves behind: an object put or deleted, half of a write, a name made or moved, a
-flush, a commit of the state. `World.run` lets one device sync and stops the world right after the effect of a given number:
-whatever the dying process still tries fails. Between two effects nothing is different for those who come after the
-crash, so stopping after every effect is stopping before, after and inside of every call to bucket and file system.
+flush, a commit of the state. `World.run` lets one device sync and stops the world right after the effect of a given
+number: whatever the dying process still tries fails. Between two effects nothing is different for those who come
+after the crash, so stopping after every effect is stopping before, after and inside of every call to bucket and disk.
 
-A device comes back in one of three ways: the process was killed (everything written is there), the power was cut and
-nothing that was not flushed is there, or the power was cut and names are there, but not the bytes of the files.
+A device comes back in one of four ways. ``kill``: the process ended, everything written is there. ``power``: it was
+cut, and nothing is there that was not flushed. ``torn``: the same, but names are there, and the bytes of files are not.
+``ahead``: the same as ``power`` for the disk, while the state's commits happen to be there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from buckia.sync.base import ObjectInfo
 from buckia.sync.memory import MemorySync
 from tests.support.memory_fs import MemoryFileSystem, SimulatedCrash
 
-Mode = Literal["kill", "power", "torn"]
+Mode = Literal["kill", "power", "torn", "ahead"]
 Tree = dict[str, bytes | str | None]
 Moment = Callable[[str, str], bool]
 """Whether a request, (verb, key below the repository's root), is the one before which others act."""
@@ -194,7 +195,7 @@ class Device:
 
     def come_back(self, mode: Mode) -> None:
         """After a crash: what is left of the disk and of the state."""
-        image = self.connection.written() if mode == "kill" else self.connection.flushed
+        image = self.connection.written() if mode in ("kill", "ahead") else self.connection.flushed
         self.connection = MortalConnection(self.world, image)
         if mode == "kill":
             self.fs.revive()

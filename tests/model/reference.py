@@ -88,6 +88,17 @@ class Device:
     rows: dict[str, Row] = field(default_factory=dict)
     pending: tuple[Dot, dict[str, Row]] | None = None
     """A record that was finished and not acknowledged, and the rows that follow from it."""
+    tentative: dict[str, tuple[Version, Row | None]] = field(default_factory=dict)
+    """What a run put in place before it was cut off, and the row before it, which stands if a user has changed the file since."""
+
+    def recall(self, disk: Disk) -> None:
+        """Decide what became of files that a run had put in place before it was cut off."""
+        for name, (placed, row) in list(self.tentative.items()):
+            if disk.get(name) != placed:
+                del self.tentative[name]
+                self.rows.pop(name, None)
+                if row is not None:
+                    self.rows[name] = row
 
 
 @dataclass(frozen=True)
@@ -279,6 +290,8 @@ class Sync:
             if row is not None and row.value == version.value:
                 rows[name] = replace(row, hidden=False)
                 continue
+            if row is not None and not row.dots and row.value.kind != "d":
+                row = rows.pop(name) and None  # that file was to go, or to be replaced: this is something else
             versions = tree.get(entry, {})
             if self._adopts(rows, name, entry, versions, version.value, any(e.startswith(f"{entry}/") for e in tree)):
                 continue

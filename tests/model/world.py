@@ -158,7 +158,8 @@ class World:
         """A second machine that is a copy of a device, state and tree; its number."""
         self.history.append(f"world.clone({number})")
         self.fleet.clone(self.fleet.devices[number])
-        self.memories.append(Memory(dict(self.memories[number].rows)))
+        memory = self.memories[number]
+        self.memories.append(Memory(dict(memory.rows), None, dict(memory.tentative)))
         return len(self.memories) - 1
 
     def deliver(self) -> None:
@@ -198,6 +199,7 @@ class World:
             device.files.hook = _dying(dies_at)
         outcome = self.fleet.sync(device, plan)
         own = own if device.id == id_before else 0
+        memory.recall(before)
         if self._settled(device, memory, id_before):
             calm = not (faults or late_puts or late_deletes or dies_at)
             self._check(number, run, outcome, before, max(own, 1) + 1, tips if calm else {})
@@ -205,6 +207,10 @@ class World:
             raise Disagreement("a sync went on although an earlier commit is not acknowledged")
         elif self.disk(number) != before:
             raise Disagreement("a sync that could not deliver an earlier commit has changed the disk")
+        for name in list(memory.tentative):
+            where, _, last = name.rpartition("/")
+            if last not in device.state.intents(where.encode()):
+                del memory.tentative[name]
         self._learn()
         self._nothing_lost(number, before)
         wrong = {key for key in self.fleet.network.deleted_keys if not key.startswith((f"{PREFIX}tips/", f"{PREFIX}segments/"))}
@@ -288,17 +294,28 @@ class World:
         }
 
     def _check_rows(self, device: Device, memory: Memory) -> None:
-        found: dict[str, Row] = {}
+        wanted = {name: (row.entry, row.dots, row.hidden) for name, row in memory.rows.items()}
+        self._equal("rows", wanted, self._rows(device))
+
+    @staticmethod
+    def _rows(device: Device) -> dict[str, tuple[str, frozenset[Dot], bool]]:
+        """The rows in a device's state. A file that a run placed before it was cut off is known by its intent until it is looked at."""
+        found: dict[str, tuple[str, frozenset[Dot], bool]] = {}
         for path in device.state.fingerprints():
-            where = path.decode()
-            # A file that was put in place by a run that was cut off is known by its intent until its directory is looked at.
+            prefix = f"{path.decode()}/" if path else ""
             for name, row in {**device.state.directory(path)[1], **device.state.intents(path)}.items():
-                full = f"{where}/{name}" if where else name
-                entry = row.entry_name.decode()
-                dots = frozenset((dot.device, dot.seq) for dot in row.dots)
-                value = memory.rows[full].value if full in memory.rows else Value("?", b"", 0)
-                found[full] = Row(f"{where}/{entry}" if where else entry, dots, value, row.hidden)
-        self._equal("rows", memory.rows, found)
+                dots = frozenset((bytes(dot.device), dot.seq) for dot in row.dots)
+                found[prefix + name] = (prefix + row.entry_name.decode(), dots, row.hidden)
+        return found
+
+    def _was_promoted(self, device: Device, memory: Memory, expected: Expected, same: set[str]) -> bool:
+        """Whether the rows after publishing, of a sync that had nothing to publish, became current before it failed."""
+        found = self._rows(device)
+        for name in same:
+            one, two = memory.rows.get(name), expected.published_rows.get(name)
+            if one != two and found.get(name) != (None if two is None else (two.entry, two.dots, two.hidden)):
+                return False
+        return True
 
     def _after_failure(
         self, device: Device, memory: Memory, expected: Expected, dot: Dot, before: Disk, now: Disk
@@ -312,28 +329,29 @@ class World:
             self._equal("disk of a sync that was not acknowledged", before, now)
             memory.pending = (dot, expected.published_rows)
             return
-        rows = dict(expected.published_rows) if expected.records else dict(memory.rows)
+        same = {name for name in memory.rows.keys() | expected.published_rows.keys() if before.get(name) == now.get(name)}
+        promoted = bool(expected.records) or self._was_promoted(device, memory, expected, same)
+        rows = dict(expected.published_rows if promoted else memory.rows)
         for name in before.keys() | now.keys() | expected.disk.keys():
             old, new, final = before.get(name), now.get(name), expected.disk.get(name)
             if new == old:
-                if name in rows and self._row_dots(device, name) == frozenset():  # it was to go, and is still there
+                if name in rows and self._rows(device).get(name, ("", None))[1] == frozenset():  # it was to go, and is still there
                     rows[name] = replace(rows[name], dots=frozenset())
                 continue
             if new is None:
-                rows.pop(name, None)
+                if name in rows and rows[name].value.kind != "d":  # announced before it was removed
+                    rows[name] = replace(rows[name], dots=frozenset())
             elif new == final and name in expected.rows and new.value.kind != "d":
+                memory.tentative[name] = (new, rows.get(name))
                 rows[name] = expected.rows[name]
             elif new.value.kind == "d" and (final is None or final.value.kind == "d"):
-                rows.pop(name, None) if old is None else None
+                if old is None:
+                    rows.pop(name, None)
+                elif old.value.kind != "d" and name in rows:
+                    rows[name] = replace(rows[name], dots=frozenset())
             else:
                 raise Disagreement(f"{name} is {new}, neither {old} nor {final}")
         memory.rows = rows
-
-    @staticmethod
-    def _row_dots(device: Device, name: str) -> frozenset[Any] | None:
-        where, _, last = name.rpartition("/")
-        row = device.state.directory(where.encode())[1].get(last)
-        return None if row is None else frozenset(row.dots)
 
     def _check_refused(self, number: int, error: RefusedError, before: Disk) -> None:
         """Only an empty root that had files is refused here, and then nothing happens."""

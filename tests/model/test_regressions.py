@@ -1,0 +1,268 @@
+"""Histories that once went wrong, each as short as it can be. `World` checks every promise after each of their syncs."""
+
+from __future__ import annotations
+
+import pytest
+
+from buckia.sync.faulty import Fault
+from tests.model.world import World
+
+STALE = (Fault("list", "stale", newest=1, times=99),)
+POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")
+
+
+def in_step(*paths: str, devices: int = 2) -> World:
+    """Devices that all have these files, written by device 0, and one of their own each."""
+    world = World(0, devices)
+    for device in range(devices):
+        world.write(device, f"keep{device}")
+    for path in paths:
+        world.write(0, path)
+    for device in (*range(devices), *range(devices)):
+        world.sync(device)
+    return world
+
+
+def in_conflict(path: str, devices: int = 2) -> World:
+    """Every device wrote the path without seeing the others', and shows all versions."""
+    world = in_step(devices=devices)
+    for device in range(devices):
+        world.write(device, path)
+    for device in (*range(devices), *range(devices)):
+        world.sync(device, "ask")
+    return world
+
+
+def texts(world: World, device: int) -> set[bytes]:
+    """The contents of all files but those that keep the roots from being empty."""
+    return {one.value.data for path, one in world.disk(device).items() if not path.startswith("keep") and one.value.data}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_edit_of_one_side_of_a_shown_conflict_leaves_the_other_side(policy: str) -> None:
+    world = in_conflict("p")
+    world.write(0, "p")
+    world.sync(0, policy)
+    assert len(world.copies(0)) == 1
+    world.quiesce()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_edits_of_both_sides_of_a_conflict_are_published_at_once(policy: str) -> None:
+    world = in_conflict("p")
+    world.write(0, "p")
+    world.write(0, world.copies(0)[0])
+    written = texts(world, 0)
+    world.sync(0, policy)
+    assert texts(world, 0) == written
+    world.quiesce()
+    assert texts(world, 1) == written
+
+
+def test_a_policy_against_an_edit_leaves_the_other_sides_of_a_conflict() -> None:
+    world = in_conflict("p", devices=3)
+    world.write(2, "p")
+    world.sync(2, "ask")
+    world.write(0, "p")
+    world.sync(0, "remote_wins")
+    world.quiesce()
+    assert len(texts(world, 0)) == 3
+
+
+def test_editing_one_of_three_sides_and_deleting_another_keeps_the_third() -> None:
+    world = in_conflict("p", devices=3)
+    first, second = world.copies(0)
+    third = world.disk(0)[second].value.data
+    world.write(0, "p")
+    world.delete(0, first)
+    world.sync(0)
+    assert third in texts(world, 0)
+    world.quiesce()
+
+
+def test_deleting_two_of_three_sides_writes_the_third_anew() -> None:
+    world = in_conflict("p", devices=3)
+    kept = world.disk(0)["p"].value.data
+    for copy in world.copies(0):
+        world.delete(0, copy)
+    for copy in world.copies(1)[1:]:
+        world.delete(1, copy)
+    world.delete(1, "p")
+    world.sync(0)
+    world.sync(1, faults=STALE)
+    world.quiesce()
+    assert kept in texts(world, 0)
+
+
+def test_a_directory_and_a_file_deleted_at_once_are_not_both_lost() -> None:
+    world = in_step()
+    world.write(0, "p")
+    world.mkdir(1, "p")
+    for device in (0, 1, 0, 1):
+        world.sync(device)
+    world.delete(0, "p")
+    world.delete(1, world.copies(1)[0])
+    world.sync(0)
+    world.sync(1, faults=STALE)
+    world.quiesce()
+    assert any("p" in path.split(" ")[0] and not path.startswith("keep") for path in world.disk(0))
+
+
+def test_what_arrives_below_a_directory_that_was_deleted_here_goes_into_it() -> None:
+    world = in_step("d/x", "d/y")
+    world.write(1, "d/x")
+    world.sync(1)
+    world.delete(0, "d")
+    world.sync(0)
+    assert "x" not in world.disk(0)
+    assert "d/x" in world.disk(0)
+    world.quiesce()
+
+
+def test_a_file_turns_into_a_directory_when_something_lies_below_it() -> None:
+    world = in_step("a/q")
+    world.write(1, "a")
+    world.sync(1)
+    world.write(0, "a/q")
+    world.sync(0)
+    world.sync(1)
+    assert world.disk(1)["a"].value.kind == "d"
+    world.quiesce()
+
+
+def test_a_directory_that_only_held_what_was_deleted_vanishes() -> None:
+    world = in_step("d/x")
+    world.delete(0, "d")
+    world.write(1, "d/new")
+    world.sync(0)
+    world.sync(1)
+    world.sync(0)
+    world.delete(0, "d/new")
+    world.sync(0)
+    assert "d" not in world.disk(0)
+    world.quiesce()
+
+
+def two_heads() -> World:
+    """Two snapshots that do not know each other, merged on device 0 and published by nobody."""
+    world = in_step("d/x")
+    world.write(0, "d/a")
+    world.write(1, "d/b")
+    world.sync(0)
+    world.sync(1, faults=STALE)
+    world.sync(0)
+    return world
+
+
+def test_a_merge_that_nobody_published_can_be_compared_with_later() -> None:
+    world = two_heads()
+    world.write(1, "top")
+    world.sync(1)
+    world.sync(0)
+    world.quiesce()
+
+
+def test_a_snapshot_on_top_of_a_merge_holds_all_nodes_of_the_merge() -> None:
+    world = two_heads()
+    world.write(0, "top")
+    world.sync(0)
+    world.quiesce()
+
+
+def test_an_empty_folder_can_be_compared_with_later() -> None:
+    world = World(0, 2)
+    world.write(0, "a")
+    world.sync(0, paths=("b",))
+    world.write(1, "keep")
+    world.sync(1)
+    world.sync(0, paths=("b",))
+    world.quiesce()
+
+
+def test_a_scope_below_a_directory_makes_the_directory() -> None:
+    world = in_step()
+    world.write(0, "d/e/x")
+    world.sync(0)
+    world.sync(1, paths=("d/e/x",))
+    assert "d/e/x" in world.disk(1)
+    world.quiesce()
+
+
+def test_the_deletion_of_a_directory_that_a_scope_made_is_noticed() -> None:
+    world = in_step()
+    world.write(0, "d/x")
+    world.sync(0)
+    world.sync(1, paths=("d/x",))
+    world.delete(1, "d")
+    world.sync(1, paths=("d/x",))
+    assert "d/x" not in world.disk(1)
+    world.quiesce()
+
+
+def test_a_hidden_deletion_outside_the_scope_is_not_published() -> None:
+    world = in_step("a", "b")
+    world.delete(0, "b")
+    world.sync(0, delete_orphaned=False)
+    world.sync(0, paths=("a",))
+    world.sync(1)
+    assert "b" in world.disk(1)
+
+
+def test_what_another_scope_has_shown_is_removed_when_it_is_gone() -> None:
+    world = in_step()
+    world.write(1, "a/q")
+    world.sync(1)
+    world.sync(0, paths=("a",))
+    world.delete(1, "a")
+    world.write(1, "a")
+    world.sync(1)
+    world.sync(0)
+    assert world.disk(0)["a"].value.kind == "f"
+    world.quiesce()
+
+
+def test_the_mode_of_a_directory_that_nobody_has_published_is_published() -> None:
+    world = in_step()
+    world.mkdir(0, "d", 0o700)
+    world.write(0, "d/x")
+    world.sync(0, paths=("d/x",))
+    world.sync(1)
+    world.sync(0)
+    world.sync(1)
+    assert world.disk(1)["d"].value.mode == 0o700
+    world.quiesce()
+
+
+def test_an_old_file_without_a_row_gives_way_to_a_link() -> None:
+    world = in_step("p")
+    world.link(1, "p", "keep0")
+    world.sync(1)
+    world.lose_state(0)
+    world.sync(0)
+    assert world.disk(0)["p"].value.kind == "l"
+    world.quiesce()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("act", ["before", "applied", "crash", "crash-applied"])
+@pytest.mark.parametrize("nth", range(1, 6))
+def test_an_edit_after_a_commit_whose_answer_was_lost_builds_on_it(policy: str, act: str, nth: int) -> None:
+    world = in_step("p")
+    world.write(0, "p")
+    world.sync(0, policy, faults=(Fault("put", act, nth=nth),))  # type: ignore[arg-type]
+    world.write(0, "p")
+    newest = world.disk(0)["p"].value.data
+    world.sync(0, policy)
+    world.quiesce()
+    assert texts(world, 0) == {newest}
+
+
+@pytest.mark.parametrize("call", range(1, 70, 3))
+def test_a_death_while_a_file_is_moved_out_of_the_way_deletes_nothing(call: int) -> None:
+    world = in_step("a/q")
+    world.write(0, "a")
+    written = world.disk(0)["a"].value.data
+    world.sync(0, delete_orphaned=False, dies_at=call)
+    world.sync(0)
+    world.quiesce()
+    assert written in texts(world, 1)
