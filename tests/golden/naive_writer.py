@@ -265,7 +265,7 @@ def entries_of(tree: Tree, blobs: Blobs) -> dict[bytes, Entry]:
         for part in path.split("/"):
             entry = entry.below.setdefault(part.encode("utf-8"), Entry())
         for v in versions:
-            content = [file_content(v.data, blobs), v.data, None][v.kind]
+            content = file_content(v.data, blobs) if v.kind == FILE else v.data if v.kind == SYMLINK else None
             digest = list(v.digest) if v.digest else None
             entry.versions.append([v.device, v.seq, v.kind, len(v.data), v.mtime_ns, v.mode, content, digest])
     return top.below

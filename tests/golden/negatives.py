@@ -13,6 +13,7 @@ import naive_writer as w
 
 A, B = bytes(range(0xA0, 0xB0)), bytes(range(0xB0, 0xC0))
 ONE, TWO = b"\x11" * 32, b"\x22" * 32
+EMPTY = w.directory({}, w.Blobs())
 FILE = [0, 1, w.FILE, 5, 7, 0o644, [0, ONE], None]
 
 
@@ -67,10 +68,10 @@ def folders() -> Iterator[Negative]:
         ("version 2", changed(right, 1, 2), "unsupported"),
         ("chunker 2", changed(right, 2, 2), "unsupported"),
         ("suite 1", changed(right, 3, 1), "unsupported"),
-        ("name as bin", changed(right, 4, b"photos"), "format"),
-        ("another folder's name", changed(right, 4, "films"), "format"),
-        ("a field too many", [*right, 0], "format"),
-        ("a field too few", right[:4], "format"),
+        ("name as bin", changed(right, 4, b"photos"), "integrity"),
+        ("another folder's name", changed(right, 4, "films"), "integrity"),
+        ("a field too many", [*right, 0], "integrity"),
+        ("a field too few", right[:4], "integrity"),
     ):
         raw = w.canonical(value)
         yield Negative("folder", why, raw, w.hash_of(raw), expect, more)
@@ -89,7 +90,7 @@ def records() -> Iterator[Negative]:
         "half a row": row[:24],
         "row not at 76": patched(row, 36, w.be(77, 4)),
         "row longer than its pack": patched(row, 40, w.be(11, 4)),
-        "row of type 3": patched(row, 0, b"\3"),
+        "row with codec 0 and another length": patched(patched(row, 40, w.be(9, 4)), 44, w.be(10, 4)),
         "row with something reserved": patched(row, 3, b"\1"),
     }
     wrong = {
@@ -111,6 +112,7 @@ def records() -> Iterator[Negative]:
         "name of 65 bytes": changed(right, 7, "n" * 65),
         "name of 33 characters and 66 bytes": changed(right, 7, "\u00e9" * 33),
         "snapshot with a short root": changed(right, 8, [ONE[:31], TWO, 0, 0, []]),
+        "snapshot with a pack twice": changed(right, 8, [ONE, TWO, 0, 0, [[ONE, size, None], [ONE, size, None]]]),
         "snapshot with negative files": changed(right, 8, [ONE, TWO, -1, 0, []]),
         "snapshot with a pack without size": changed(right, 8, [ONE, TWO, 0, 0, [[ONE, None]]]),
         "condemn unsorted": changed(changed(right, 3, "condemn"), 8, [[TWO, ONE]]),
@@ -121,6 +123,8 @@ def records() -> Iterator[Negative]:
         **{why: changed(right, 8, [ONE, TWO, 1, 10, [[ONE, size, rows]]]) for why, rows in with_rows.items()},
     }
     yield from (case("record", why, head + w.canonical(value)) for why, value in wrong.items())
+    strange = changed(right, 8, [ONE, TWO, 1, 10, [[ONE, size, patched(row, 0, b"\3")]]])
+    yield case("record", "row of type 3", head + w.canonical(strange), "unsupported")
     good = head + w.canonical(right)
     yield case("record", "magic", patched(good, 0, b"BKJX"))
     yield case("record", "version 2", patched(good, 4, b"\2"), "unsupported")
@@ -141,7 +145,7 @@ def packs() -> Iterator[Negative]:
         ("magic", patched(good, 0, b"BKPX"), "format"),
         ("version 2", patched(good, 4, b"\2"), "unsupported"),
         ("suite 1", patched(good, 5, b"\1"), "unsupported"),
-        ("key mode 1", patched(good, 6, b"\1"), "format"),
+        ("key mode 1", patched(good, 6, b"\1"), "unsupported"),
         ("reserved byte", patched(good, 7, b"\1"), "format"),
         ("epoch 1", patched(good, 11, b"\1"), "format"),
         ("commitment", patched(good, 75, b"\1"), "format"),
@@ -150,7 +154,9 @@ def packs() -> Iterator[Negative]:
         ("a row too many", patched(good, -8, w.be(3, 4)), "format"),
         ("a row too few", patched(good, -8, w.be(1, 4)), "format"),
         ("2^32 - 1 rows", patched(good, -8, b"\xff" * 4), "format"),
-        ("type 3", patched(good, first, b"\3"), "format"),
+        ("type 3", patched(good, first, b"\3"), "unsupported"),
+        ("codec 2", patched(good, first + 1, b"\2"), "unsupported"),
+        ("codec 0 and another length", patched(good, first + 44, w.be(12, 4)), "format"),
         ("reserved in a row", patched(good, first + 3, b"\1"), "format"),
         ("first offset 75", patched(good, first + 36, w.be(75, 4)), "format"),
         ("overlapping rows", patched(good, second + 36, w.be(80, 4)), "format"),
@@ -211,7 +217,11 @@ def segments() -> Iterator[Negative]:
         made(spans, embedded, found, [patched(rows[0], 32, w.be(2, 4)), *rows[1:]]),
     )
     yield case("segment", "reserved in a row", made(spans, embedded, found, [*rows[:-1], patched(rows[-1], 51, b"\1")]))
-    yield case("segment", "type 3 in a row", made(spans, embedded, found, [*rows[:-1], patched(rows[-1], 48, b"\3")]))
+    strange = made(spans, embedded, found, [*rows[:-1], patched(rows[-1], 48, b"\3")])
+    yield case("segment", "type 3 in a row", strange, "unsupported")
+    yield case("segment", "a row twice", made(spans, embedded, found, [rows[0], *rows]))
+    yield case("segment", "a row less than its pack has", made(spans, embedded, found, rows[1:]))
+    yield case("segment", "a pack that no record names", made(spans, embedded, sorted([*found, [ONE, 142]]), rows))
     yield Negative("segment", "name of other bytes", good, ONE, "integrity")
 
 
@@ -258,7 +268,15 @@ def directories() -> Iterator[Negative]:
         "size 2^53": version(3, 2**53),
         "mode of 13 bits": version(5, 4096), "mode negative": version(5, -1), "content nil": version(6, None),
         "depth 9": version(6, [9, ONE]), "id of 31 bytes": version(6, [0, ONE[:31]]), "digest 5": version(7, [5, ONE]),
-        "digest as str": version(7, [1, "a"]), "mtime of 65 bits": version(4, 2**63),
+        "digest as str": version(7, [1, "a"]), "digest of 31 bytes": version(7, [1, ONE[:31]]),
+        "symlink with a digest": node([[b"f", [changed(link, 7, [1, ONE])], None]]),
+        "symlink with NUL": node([[b"f", [changed(link, 6, b"a\0c")], None]]),
+        "directory with a digest": node([[b"f", [[0, 1, 2, 0, 0, 0o755, None, [1, ONE]]], None]]),
+        "one chunk of more than 16 MiB": version(3, (16 << 20) + 1),
+        "list of 1 byte": node([[b"f", [changed(changed(FILE, 6, [1, ONE]), 3, 1)], None]]),
+        "65 versions": node([[b"f", [changed(FILE, 1, n) for n in range(1, 66)], None]]),
+        "subtree that is the empty directory": node([[b"f", [], [EMPTY.id, EMPTY.content, 0, 0]]], []),
+        "mtime of 65 bits": version(4, 2**63),
         "symlink with a mode": node([[b"f", [changed(link, 5, 0o777)], None]]),
         "symlink of another size": node([[b"f", [changed(link, 3, 4)], None]]),
         "symlink without target": node([[b"f", [changed(changed(link, 6, b""), 3, 0)], None]]),
@@ -268,7 +286,6 @@ def directories() -> Iterator[Negative]:
         "directory with content": node([[b"f", [[0, 1, 2, 0, 0, 0o755, ONE, None]], None]]),
         "subtree without counts": node([[b"f", [], below[:2]]], []),
         "a list's type": node([[b"f", [FILE], None]], head=(1, 2)),
-        "first number 2": node([[b"f", [FILE], None]], head=(2, 1)),
         "level 8": node(upper, [], 8), "level negative": node([], [], -1),
         "devices above level 0": node(upper, [A], 1),
         "root with one child": node(upper[:1], [], 1), "root with none": node([], [], 1),
@@ -281,6 +298,8 @@ def directories() -> Iterator[Negative]:
     assert len(at_cut) > w.NODE_MIN
     for why, raw in wrong.items():
         yield Negative("directory", why, raw, w.blob_id(w.DIRECTORY_NODE, raw))
+    raw = node([[b"f", [FILE], None]], head=(2, 1))
+    yield Negative("directory", "first number 2", raw, w.blob_id(w.DIRECTORY_NODE, raw), "unsupported")
     raw = named(b"f")
     yield Negative("directory", "id of other bytes", raw, ONE, "integrity")
     yield Negative("directory", "id of the type of lists", raw, w.blob_id(w.LIST_NODE, raw), "integrity")
@@ -296,10 +315,13 @@ def lists() -> Iterator[Negative]:
         "equal neighbours": node([[ONE, 9, 1], [ONE, 9, 2]]),
         "repeat 0": node([[ONE, 9, 1], [TWO, 9, 0]]), "length 0": node([[ONE, 9, 1], [TWO, 0, 1]]),
         "id of 31 bytes": node([[ONE, 9, 1], [TWO[:31], 9, 1]]), "devices": node([[ONE, 9, 2]], 0, (A,)),
-        "length 2^53": node([[ONE, 9, 1], [TWO, 2**53, 1]]), "513 items": node(rising),
+        "length 2^53": node([[ONE, 9, 1], [TWO, 2**53, 1]]),
+        "chunk of more than 16 MiB": node([[ONE, 9, 1], [TWO, (16 << 20) + 1, 1]]), "513 items": node(rising),
         "goes on after a cut": node([*rising[:31], [bytes(32), 9, 1], *rising[31:40]]),
         "root with one child": node([[ONE, 9, 3]], 1), "level 8": node([[ONE, 9, 1], [TWO, 9, 1]], 8),
     }  # fmt: skip
+    raw = w.canonical([2, 2, 0, [], [[ONE, 9, 2]]])
+    yield Negative("list", "first number 2", raw, w.blob_id(w.LIST_NODE, raw), "unsupported")
     for why, raw in wrong.items():
         yield Negative("list", why, raw, w.blob_id(w.LIST_NODE, raw))
 

@@ -1,81 +1,31 @@
 """The published format can be implemented from its page.
 
 The vectors are what `naive_writer.py` makes of it, byte for byte, and `specs/reader.py`, which shares no code with the
-writer or the product, restores every bucket and refuses what is wrong.
+writer or the product, restores every bucket and refuses what would do harm. `test_buckia_reads_golden.py` says the same
+of the product, and more of what is refused.
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
-import importlib.util
-import io
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
-import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from blake3 import blake3
+from zstandard import ZstdError
 
-HERE = Path(__file__).parent
-SPECS = HERE.parents[1] / "specs"
-VECTORS = SPECS / "vectors"
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"golden_{path.stem}", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-reader = load(SPECS / "reader.py")
-
-
-def golden_buckets() -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """(directory of the bucket, folder, what is expected of it) of each golden bucket."""
-    for path in sorted((VECTORS / "buckets").glob("*.json")):
-        expected = json.loads(path.read_text(encoding="utf-8"))
-        yield path.with_suffix(""), expected["folder"], expected
-
+from tests.golden.vectors import HERE, NEGATIVES, SPECS, VECTORS, golden_buckets, listing, load, reader
 
 BUCKETS = list(golden_buckets())
 BUCKET_NAMES = [path.name for path, _, _ in BUCKETS]
 SNAPSHOTS = [(path, folder, name, s) for path, folder, expected in BUCKETS for name, s in expected["snapshots"].items()]
-NEGATIVES = json.loads((VECTORS / "negative.json").read_text(encoding="utf-8"))["objects"]
-
-
-def listing(top: Path) -> list[dict[str, Any]]:
-    """What is on the disk, as in a golden bucket's expectation."""
-    found = []
-    for path in sorted(top.rglob("*"), key=lambda path: os.fsencode(path.relative_to(top).as_posix())):
-        there = path.lstat()
-        row: dict[str, Any] = {"path": path.relative_to(top).as_posix()}
-        if stat.S_ISDIR(there.st_mode):
-            row |= {"kind": "directory", "mode": stat.S_IMODE(there.st_mode)}
-        elif stat.S_ISLNK(there.st_mode):
-            row |= {
-                "kind": "symlink",
-                "size": there.st_size,
-                "target": os.readlink(path),
-                "mtime_ns": there.st_mtime_ns,
-            }
-        else:
-            row |= {"kind": "file", "size": there.st_size, "mode": stat.S_IMODE(there.st_mode)}
-            row |= {"mtime_ns": there.st_mtime_ns, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        found.append(row)
-    return found
 
 
 def restored(target: Path, bucket: Path, folder: str, *options: str) -> list[dict[str, Any]]:
@@ -139,8 +89,7 @@ def test_the_reader_restores_every_snapshot(
 
 @pytest.mark.parametrize(("path", "folder", "expected"), BUCKETS, ids=BUCKET_NAMES)
 def test_the_reader_finds_the_heads(path: Path, folder: str, expected: dict[str, Any]) -> None:
-    for journal in (False, True):
-        assert [head.hex() for head in reader.Bucket(str(path), folder, journal).heads()] == expected["heads"]
+    assert reader.Bucket(str(path), folder).heads() == expected["heads"]
 
 
 def test_the_reader_asks_which_of_several_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,27 +114,45 @@ def copied(tmp_path: Path, name: str) -> tuple[Path, Path, str, dict[str, Any]]:
     return tmp_path / "bucket", tmp_path / "bucket" / folder / "_buckia", folder, expected
 
 
-def test_the_journal_leads_to_what_tips_would(tmp_path: Path) -> None:
-    bucket, top, folder, expected = copied(tmp_path, "conflict")
-    shutil.rmtree(top / "tips")
-    assert restored(tmp_path / "out", bucket, folder, "--journal") == head_of(expected)["listing"]
-
-
-def test_a_segment_replaces_the_records_that_it_covers(tmp_path: Path) -> None:
+def test_damaged_or_missing_segments_cost_nothing(tmp_path: Path) -> None:
     bucket, top, folder, expected = copied(tmp_path, "segment")
-    for path in top.glob("journal/*/*"):
-        if int(path.name[:10]) <= 2:
-            path.unlink()
-    assert restored(tmp_path / "out", bucket, folder) == head_of(expected)["listing"]
-
-
-def test_nothing_is_lost_with_a_segment(tmp_path: Path) -> None:
-    bucket, top, folder, expected = copied(tmp_path, "segment")
+    for path in top.glob("segments/*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert restored(tmp_path / "one", bucket, folder) == head_of(expected)["listing"]
     shutil.rmtree(top / "segments")
+    assert restored(tmp_path / "two", bucket, folder) == head_of(expected)["listing"]
+
+
+def test_keys_of_another_form_are_ignored(tmp_path: Path) -> None:
+    bucket, top, folder, expected = copied(tmp_path, "plain")
+    for key in ("tips/README", "tips/" + "0" * 32 + ".1-" + "0" * 64, "tips/.DS_Store"):
+        (top / key).write_bytes(b"not ours")
     assert restored(tmp_path / "out", bucket, folder) == head_of(expected)["listing"]
 
 
-@pytest.mark.parametrize("kind", ["packs", "journal", "tips", "segments"])
+def test_any_intact_copy_of_a_blob_will_do(tmp_path: Path) -> None:
+    path, folder, expected = bucket_named("plain")
+    found = reader.Bucket(str(path), folder)
+    for places in found.places.values():
+        nowhere, (pack, row) = ("packs/00/gone", places[0][1]), places[0]
+        places[:] = [nowhere, (pack, (*row[:4], 76, 1, 1)), places[0]]
+    (tmp_path / "out").mkdir()
+    root = bytes.fromhex(head_of(expected)["state_root"])
+    reader.restore(found.read, os.fsencode(tmp_path / "out"), root, iter(range(99)))
+    assert listing(tmp_path / "out") == head_of(expected)["listing"]
+
+
+def test_packs_that_an_older_record_names_may_be_gone(tmp_path: Path) -> None:
+    bucket, top, folder, expected = copied(tmp_path, "plain")
+    old, _ = sorted(expected["snapshots"].values(), key=lambda snapshot: snapshot["seq"])
+    packs = reader.Bucket(str(bucket), folder).places
+    (top / packs[1, bytes.fromhex(old["state_root"])][0][0]).unlink()
+    assert reader.Bucket(str(bucket), folder).heads() == expected["heads"]
+    assert reader.main([str(bucket), folder, str(tmp_path / "out")]) == 1  # what did not change lay there
+    assert (tmp_path / "out" / "a" / "three").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["packs", "journal", "tips"])
 def test_a_flipped_bit_is_noticed(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     bucket, top, folder, _ = copied(tmp_path, "segment")
     for path in top.glob(f"{kind}/**/*"):
@@ -204,17 +171,26 @@ def test_what_is_in_the_target_stays(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
+MALFORMED = (ValueError, ZstdError)
+
+# What is wrong with these, a restore does not rely on. Strict decoders, as the product's, refuse them all.
+HARMLESS = {
+    "record": {"condemn unsorted", "condemn with a pack twice", "snapshot with a pack twice"},
+    "directory": {
+        *("dot twice", "versions unsorted", "65 versions", "devices unsorted", "device twice", "device unused"),
+        *("device index beyond", "digest 5", "digest of 31 bytes", "subtree that is the empty directory"),
+        *("one chunk of more than 16 MiB", "list of 1 byte"),
+    },
+    "list": {"one chunk once", "root with one child"},
+}
+
+
 def refuse(case: dict[str, Any], raw: bytes, tmp_path: Path) -> None:
     """Decodes an object as its kind."""
     name = bytes.fromhex(case["name"])
-    decoders: dict[str, Callable[[bytes], Any]] = {
-        "record": reader.decode_record,
-        "pack": reader.decode_pack,
-        "segment": reader.decode_segment,
-    }
 
     def node(kind: int, wanted: bytes) -> bytes:
-        assert wanted == name
+        reader.check(wanted == name, "the only blob is another one", LookupError)
         return bytes(reader.decode_blob(kind, name, 0, raw, len(raw)))
 
     if case["object"] == "folder":
@@ -224,21 +200,33 @@ def refuse(case: dict[str, Any], raw: bytes, tmp_path: Path) -> None:
     elif case["object"] == "blob":
         reader.decode_blob(case["type"], name, case["codec"], raw, case["raw length"])
     elif case["object"] == "directory":
-        reader.leaves(node, 1, [name])
+        (tmp_path / "out").mkdir()
+        reader.restore(node, os.fsencode(tmp_path / "out"), name, iter(range(99)))
     elif case["object"] == "list":
         depth, size = reader.unpack(raw, reader.NODES[2])[2] + 1, sum(b * c for _, b, c in reader.unpack(raw, list)[4])
-        reader.restore_file(node, os.fsencode(tmp_path / "out"), size, [depth, name])
+        reader.restore_file(node, os.fsencode(tmp_path / "file"), size, [depth, name])
     else:
         reader.check(blake3(raw).digest() == name, "other bytes", reader.IntegrityError)
-        decoders[case["object"]](raw)
+        if case["object"] == "pack":
+            reader.decode_pack(raw)
+        else:
+            record = reader.decode_record(raw)
+            for _, size, rows in record[8][4]:
+                reader.decode_rows(rows, size)
 
 
-@pytest.mark.parametrize("case", NEGATIVES, ids=[f"{case['object']}-{case['why']}" for case in NEGATIVES])
+def wrong_for_the_reader() -> Iterator[Any]:
+    for case in NEGATIVES:
+        if case["object"] != "segment" and case["why"] not in HARMLESS.get(case["object"], ()):
+            yield pytest.param(case, id=f"{case['object']}-{case['why']}")
+
+
+@pytest.mark.parametrize("case", [*wrong_for_the_reader()])
 def test_the_reader_refuses(case: dict[str, Any], tmp_path: Path) -> None:
-    error = reader.IntegrityError if case["expect"] == "integrity" else reader.FormatError
+    error = reader.IntegrityError if case["expect"] == "integrity" else MALFORMED
     with pytest.raises(error):
         refuse(case, (VECTORS / case["file"]).read_bytes(), tmp_path)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "file").exists()
 
 
 def test_the_reader_decodes_canonical_msgpack_only() -> None:
@@ -248,7 +236,7 @@ def test_the_reader_decodes_canonical_msgpack_only() -> None:
         if "canonical" in vector:
             assert reader.unpack(bytes.fromhex(vector["canonical"]), anything) == vector["value"]
     for vector in vectors["refused"]:
-        with pytest.raises(reader.FormatError):
+        with pytest.raises(MALFORMED):
             reader.unpack(bytes.fromhex(vector["raw"]), (*anything, bytes))
 
 
@@ -256,18 +244,17 @@ def test_objects_are_read_as_they_were_made() -> None:
     vectors = json.loads((VECTORS / "objects.json").read_text(encoding="utf-8"))
     for pack in vectors["packs"]:
         raw = bytes.fromhex(pack["raw"])
-        places = reader.decode_pack(raw)
-        assert [(kind, name.hex()) for (kind, name), _ in places] == [(b["type"], b["id"]) for b in pack["blobs"]]
-        for ((kind, name), (of, codec, offset, length, raw_length)), blob in zip(places, pack["blobs"], strict=True):
-            assert of.hex() == pack["id"]
+        rows = reader.decode_pack(raw)
+        assert [(row[0], row[3].hex()) for row in rows] == [(b["type"], b["id"]) for b in pack["blobs"]]
+        for (kind, codec, _, name, offset, length, raw_length), blob in zip(rows, pack["blobs"], strict=True):
             payload = raw[offset : offset + length]
             assert reader.decode_blob(kind, name, codec, payload, raw_length).hex() == blob["raw"]
     for record in vectors["records"]:
         assert blake3(bytes.fromhex(record["raw"])).hexdigest() == record["hash"]
         reader.decode_record(bytes.fromhex(record["raw"]))
     for node in json.loads((VECTORS / "trees.json").read_text(encoding="utf-8"))["nodes"]:
-        said = [bytes.fromhex(node["id"]), bytes.fromhex(node["content"]), node["files"], node["bytes"]]
-        reader.leaves(lambda kind, name, raw=node["raw"]: bytes.fromhex(raw), 1, said)
+        found = [*reader.leaves(lambda kind, name, raw=node["raw"]: bytes.fromhex(raw), 1, bytes.fromhex(node["id"]))]
+        assert found == reader.unpack(bytes.fromhex(node["raw"]), list)[4]
 
 
 def imports(path: Path) -> set[str]:
@@ -280,20 +267,11 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def lines_of_code(path: Path) -> int:
-    """Lines with code on them: no blank lines, comments or docstrings."""
-    source = path.read_text(encoding="utf-8")
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in skipped and not (token.type == tokenize.STRING and token.line.lstrip().startswith('"""')):
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    return len(lines)
-
-
 def test_the_reader_and_the_writer_stand_alone_and_stay_small() -> None:
     packages = {"blake3", "msgpack", "zstandard"}
     assert imports(SPECS / "reader.py") - sys.stdlib_module_names == packages
     assert imports(HERE / "naive_writer.py") - sys.stdlib_module_names == {"blake3"}
-    assert lines_of_code(SPECS / "reader.py") <= 250
-    assert len((HERE / "naive_writer.py").read_text(encoding="utf-8").splitlines()) <= 400
+    for path, most in ((SPECS / "reader.py", 250), (HERE / "naive_writer.py", 400)):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= most
+        assert max(map(len, lines)) <= 120

@@ -295,22 +295,24 @@ class World:
 
     def _check_rows(self, device: Device, memory: Memory) -> None:
         wanted = {name: (row.entry, row.dots, row.hidden) for name, row in memory.rows.items()}
-        self._equal("rows", wanted, self._rows(device))
+        self._equal("rows", wanted, self._rows(device, memory))
 
     @staticmethod
-    def _rows(device: Device) -> dict[str, tuple[str, frozenset[Dot], bool]]:
+    def _rows(device: Device, memory: Memory) -> dict[str, tuple[str, frozenset[Dot], bool]]:
         """The rows in a device's state. A file that a run placed before it was cut off is known by its intent until it is looked at."""
         found: dict[str, tuple[str, frozenset[Dot], bool]] = {}
         for path in device.state.fingerprints():
             prefix = f"{path.decode()}/" if path else ""
-            for name, row in {**device.state.directory(path)[1], **device.state.intents(path)}.items():
+            rows = device.state.directory(path)[1]
+            rows |= {name: row for name, row in device.state.intents(path).items() if prefix + name in memory.tentative}
+            for name, row in rows.items():
                 dots = frozenset((bytes(dot.device), dot.seq) for dot in row.dots)
                 found[prefix + name] = (prefix + row.entry_name.decode(), dots, row.hidden)
         return found
 
     def _was_promoted(self, device: Device, memory: Memory, expected: Expected, same: set[str]) -> bool:
         """Whether the rows after publishing, of a sync that had nothing to publish, became current before it failed."""
-        found = self._rows(device)
+        found = self._rows(device, memory)
         for name in same:
             one, two = memory.rows.get(name), expected.published_rows.get(name)
             if one != two and found.get(name) != (None if two is None else (two.entry, two.dots, two.hidden)):
@@ -335,7 +337,7 @@ class World:
         for name in before.keys() | now.keys() | expected.disk.keys():
             old, new, final = before.get(name), now.get(name), expected.disk.get(name)
             if new == old:
-                if name in rows and self._rows(device).get(name, ("", None))[1] == frozenset():  # it was to go, and is still there
+                if name in rows and self._rows(device, memory).get(name, ("", None))[1] == frozenset():  # it was to go, and is still there
                     rows[name] = replace(rows[name], dots=frozenset())
                 continue
             if new is None:
