@@ -18,7 +18,7 @@ from buckia.errors import FormatError, UnsupportedFormatError
 
 NAME_BYTES_MAX = 255
 TARGET_BYTES_MAX = 4096
-VERSIONS_MAX = 64
+VERSIONS_MAX = 1024
 SEQ_MAX = 10**10 - 1
 CHUNK_BYTES_MAX = 16 * 1024 * 1024
 MODE_MAX = 0o7777

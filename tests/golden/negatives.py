@@ -274,7 +274,7 @@ def directories() -> Iterator[Negative]:
         "directory with a digest": node([[b"f", [[0, 1, 2, 0, 0, 0o755, None, [1, ONE]]], None]]),
         "one chunk of more than 16 MiB": version(3, (16 << 20) + 1),
         "list of 1 byte": node([[b"f", [changed(changed(FILE, 6, [1, ONE]), 3, 1)], None]]),
-        "65 versions": node([[b"f", [changed(FILE, 1, n) for n in range(1, 66)], None]]),
+        "1025 versions": node([[b"f", [changed(FILE, 1, n) for n in range(1, 1026)], None]]),
         "subtree that is the empty directory": node([[b"f", [], [EMPTY.id, EMPTY.content, 0, 0]]], []),
         "mtime of 65 bits": version(4, 2**63),
         "symlink with a mode": node([[b"f", [changed(link, 5, 0o777)], None]]),
