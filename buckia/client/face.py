@@ -167,7 +167,11 @@ class BuckiaClient:
         return result
 
     def _restore_in_place(
-        self, snapshot: str, options: RestoreOptions, confirm: Confirm | None, progress_callback: ProgressCallback | None
+        self,
+        snapshot: str,
+        options: RestoreOptions,
+        confirm: Confirm | None,
+        progress_callback: ProgressCallback | None,
     ) -> RestoreResult:
         from buckia.engine.restore import restore
 
@@ -175,7 +179,8 @@ class BuckiaClient:
         roots = self._roots(None, None)
         if len(roots) != 1:
             raise UsageError(
-                f"{len(roots)} folders are configured.", hint="Choose one with --folder, or name a directory with --target."
+                f"{len(roots)} folders are configured.",
+                hint="Choose one with --folder, or name a directory with --target.",
             )
         with session.reading(roots[0].folder) as repository:
             # Before the capture, which makes a newer snapshot.
@@ -199,7 +204,8 @@ class BuckiaClient:
         question = f"Restore snapshot {name} over {root.local}? What is there now is captured first."
         if confirm is None or not confirm(question):
             raise RefusedError(
-                "A restore in place needs a confirmation. Nothing was changed.", hint="Answer the question, or add --yes."
+                "A restore in place needs a confirmation. Nothing was changed.",
+                hint="Answer the question, or add --yes.",
             )
         captured = self.sync(allow_mass_delete=True)
         if captured.failed:
@@ -293,7 +299,9 @@ class BuckiaClient:
         """Commit one file as the current version of a path; the short id of the snapshot."""
         with self._session.direct() as repository:
             source = os.path.realpath(Path(local).expanduser())
-            return history.short(direct.put_file(repository, self._session.files, source, remote, self._session.settings()).id)
+            return history.short(
+                direct.put_file(repository, self._session.files, source, remote, self._session.settings()).id
+            )
 
     def download_file(self, remote: str, local: str | Path) -> None:
         """Write the current version of a path to a local file; verified, in one step, with mode and time."""
@@ -339,7 +347,9 @@ class BuckiaClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # ---- arguments
@@ -373,7 +383,17 @@ def _combined(results: list[SyncResult]) -> SyncResult:
         return results[0]
     total = SyncResult()
     for result in results:
-        for name in ("uploaded", "downloaded", "deleted", "unchanged", "skipped", "hidden", "conflicts", "resolved", "failed"):
+        for name in (
+            "uploaded",
+            "downloaded",
+            "deleted",
+            "unchanged",
+            "skipped",
+            "hidden",
+            "conflicts",
+            "resolved",
+            "failed",
+        ):
             setattr(total, name, getattr(total, name) + getattr(result, name))
         total.errors += result.errors
         total.conflict_list += result.conflict_list

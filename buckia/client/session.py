@@ -40,7 +40,9 @@ _NEAR = ("local", "memory")
 class Session:
     """One bucket entry, and what is open of it."""
 
-    def __init__(self, config: BucketConfig, location: Location | None, state_dir: str | None, device_name: str | None) -> None:
+    def __init__(
+        self, config: BucketConfig, location: Location | None, state_dir: str | None, device_name: str | None
+    ) -> None:
         self.config = config
         self.location = location
         self.cancellation = runtime.Cancellation()
@@ -141,7 +143,8 @@ class Session:
         folders = self.config.folders
         if len(folders) > 1:
             raise UsageError(
-                f"The bucket entry '{self.config.name}' has {len(folders)} folders.", hint=f"Choose one with --folder: {', '.join(folders)}."
+                f"The bucket entry '{self.config.name}' has {len(folders)} folders.",
+                hint=f"Choose one with --folder: {', '.join(folders)}.",
             )
         return folders[0] if folders else ""
 
@@ -149,7 +152,9 @@ class Session:
     def reading(self, folder: str | None = None, *, refresh: bool = True) -> Iterator[Repository]:
         """A folder for commands that only read: nothing is registered in the bucket and nothing kept on disk."""
         self._require_bucket()
-        with self._repository(self.folder() if folder is None else folder, MemoryLedger(), self.config.max_workers) as repository:
+        with self._repository(
+            self.folder() if folder is None else folder, MemoryLedger(), self.config.max_workers
+        ) as repository:
             repository.open()
             if refresh:
                 repository.refresh()
@@ -161,18 +166,24 @@ class Session:
         """A folder for single files that belong to no local tree; the device is that of this user on this machine."""
         folder = self.folder()
         directory = self._state_directory("direct", folder)
-        with State.open(directory, machine=machine_id()) as state, self._repository(folder, state, self.config.max_workers) as repository:
+        with (
+            State.open(directory, machine=machine_id()) as state,
+            self._repository(folder, state, self.config.max_workers) as repository,
+        ):
             yield repository
 
     @contextmanager
-    def workspace(self, root: MappedRoot, options: SyncOptions, callback: ProgressCallback | None, *, write: bool) -> Iterator[Workspace]:
+    def workspace(
+        self, root: MappedRoot, options: SyncOptions, callback: ProgressCallback | None, *, write: bool
+    ) -> Iterator[Workspace]:
         """A local root and its folder. With ``write`` a local bucket that never was there is made."""
         local = self._root(root)
         directory = self._state_directory(local, root.folder)
         state_root = os.path.dirname(os.path.realpath(directory))
         if state_root == local:
             raise RefusedError(
-                f"The directory {local} is where the local state lies.", hint="Sync another directory, or set BUCKIA_STATE_DIR."
+                f"The directory {local} is where the local state lies.",
+                hint="Sync another directory, or set BUCKIA_STATE_DIR.",
             )
         filters = Filters(
             include=options.include_pattern,
@@ -209,7 +220,13 @@ class Session:
         path = Path(root.local).expanduser().absolute()
         if not path.exists() and os.path.isdir(self._state_directory(os.path.realpath(path), root.folder)):
             raise RefusedError(f"The directory {path} is gone, but it was synced before.", hint=_MOUNTED)
-        if not path.exists() and self.location is None and root.local not in (Path("."),) and path.parent.is_dir() and root.folder:
+        if (
+            not path.exists()
+            and self.location is None
+            and root.local not in (Path("."),)
+            and path.parent.is_dir()
+            and root.folder
+        ):
             try:
                 path.mkdir(parents=True)
             except OSError as error:
@@ -238,7 +255,8 @@ class Session:
         real = os.path.realpath(local)
         if _within(place.rstrip(os.sep), real) or _within(real, place.rstrip(os.sep)):
             raise RefusedError(
-                f"The bucket folder {place} and the directory {local} lie in each other.", hint="Choose a place outside of it."
+                f"The bucket folder {place} and the directory {local} lie in each other.",
+                hint="Choose a place outside of it.",
             )
         if "_buckia" in place.split(os.sep):
             raise UsageError(f"{place} lies inside another bucket folder.", hint="Choose a place outside of it.")
@@ -282,4 +300,3 @@ def _naming_state(directory: str) -> Iterator[None]:
 
 def _within(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
-

@@ -195,7 +195,8 @@ def _check_items(level: int, rows: Sequence[list[Any]]) -> None:
         id, length, count = row
         if type(id) is not bytes or len(id) != ID_BYTES:
             _bad("an item's id is not 32 bytes")
-        if type(length) is not int or type(count) is not int or not 0 < length <= length_max or count <= 0:
+        numbers = type(length) is int and type(count) is int
+        if not numbers or not (0 < length <= length_max and 0 < count <= INTEGER_MAX):
             _bad("an item's numbers are out of range")
     if not rows:
         _bad("it is empty")

@@ -50,9 +50,7 @@ def derive_key(context: str, material: bytes = b"", length: int = ID_BYTES) -> b
     return blake3(material, derive_key_context=context).digest(length=length)
 
 
-PUBLIC_ID_KEYS: tuple[bytes, ...] = tuple(
-    derive_key("buckia v1 public id", bytes([kind])) for kind in BlobType
-)
+PUBLIC_ID_KEYS: tuple[bytes, ...] = tuple(derive_key("buckia v1 public id", bytes([kind])) for kind in BlobType)
 """The keys of blob ids in folders without encryption, by blob type."""
 
 _CONTENT_KEY = derive_key("buckia v1 content")

@@ -31,7 +31,6 @@ class NodeSink(NodeStore, Protocol):
         """Take a blob; its id."""
 
 
-
 class IdsOnly:
     """A node store that computes ids and keeps nothing."""
 
@@ -147,5 +146,3 @@ def _hasher(algorithm: str | None) -> Any:
     if algorithm is None:
         return None
     return blake3() if algorithm == "blake3" else hashlib.new(algorithm)
-
-

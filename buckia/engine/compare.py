@@ -150,7 +150,9 @@ def decide(edit: Edit, unseen: list[Version], policy: Policy) -> None:
     if not unseen or any(value is not None and value.matches(version) for version in unseen):
         return
     edit.outcome = (
-        "pending" if edit.row is None else settle(policy, disk.mtime_ns, unseen, lambda: value.content if value else None)
+        "pending"
+        if edit.row is None
+        else settle(policy, disk.mtime_ns, unseen, lambda: value.content if value else None)
     )
     if edit.outcome == "local":
         edit.supersede |= dots_of(unseen)

@@ -68,7 +68,12 @@ class Fetcher:
     """Stages files below one root. ``report`` is told the bytes and the path of each."""
 
     def __init__(
-        self, repository: Repository, writer: Writer, executor: Executor, sources: LocalSources, report: Callable[[int, str], None]
+        self,
+        repository: Repository,
+        writer: Writer,
+        executor: Executor,
+        sources: LocalSources,
+        report: Callable[[int, str], None],
     ) -> None:
         self._repo = repository
         self._writer = writer
@@ -164,7 +169,12 @@ class Fetcher:
         """The chunks of a file and where they may be on disk; or why that cannot be known."""
         content = _content(item.version)
         try:
-            return item, list(runs(self._repo.nodes, content, item.version.size)), self._local_offsets(item, content), ""
+            return (
+                item,
+                list(runs(self._repo.nodes, content, item.version.size)),
+                self._local_offsets(item, content),
+                "",
+            )
         except (IntegrityError, FormatError) as error:
             return item, [], {}, error.message
 
@@ -174,7 +184,9 @@ class Fetcher:
         version = item.version
         if version.kind == Kind.SYMLINK and isinstance(version.content, bytes):
             try:
-                return Fetched(item, self._writer.stage_symlink(item.directory, version.content, mtime_ns=version.mtime_ns))
+                return Fetched(
+                    item, self._writer.stage_symlink(item.directory, version.content, mtime_ns=version.mtime_ns)
+                )
             except DiskFullError:
                 raise
             except LocalError as error:
@@ -266,4 +278,3 @@ def _content(version: Version) -> FileContent:
     if not isinstance(version.content, FileContent):
         raise BuckiaError("Only files have contents.")
     return version.content
-

@@ -107,7 +107,9 @@ def resolve(repository: Repository, name: str) -> tuple[Subtree, str]:
     if match is not None:
         back = int(match[1])
         if back >= len(records):
-            raise NotFoundError(f"There is no snapshot {name}: the folder has {len(records)}.", hint="`buckia snapshots` lists them.")
+            raise NotFoundError(
+                f"There is no snapshot {name}: the folder has {len(records)}.", hint="`buckia snapshots` lists them."
+            )
         found = records[-1 - back]
     else:
         found = _by_id_or_time(records, name)
@@ -124,7 +126,9 @@ def _by_id_or_time(records: list[Linked], name: str) -> Linked:
     try:
         moment = datetime.fromisoformat(name)
     except ValueError:
-        raise NotFoundError(f"There is no snapshot “{name}”.", hint="`buckia snapshots` lists them; `latest` is the newest state.") from None
+        raise NotFoundError(
+            f"There is no snapshot “{name}”.", hint="`buckia snapshots` lists them; `latest` is the newest state."
+        ) from None
     limit = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 10**9)
     until = [item for item in records if item.record.time_ns // 10**9 * 10**9 <= limit]
     if not until:
@@ -323,4 +327,3 @@ def retained(repository: Repository) -> Callable[[Path, Value], bool]:
         return False
 
     return is_retained
-

@@ -182,7 +182,10 @@ class Materialiser:
 
         Their versions may well live on under another name. A row without dots says that; the intents make it durable.
         """
-        going = [(directory, [row for change in directory.files + directory.made if (row := _giving_way(change))]) for directory in directories]
+        going = [
+            (directory, [row for change in directory.files + directory.made if (row := _giving_way(change))])
+            for directory in directories
+        ]
         intents: list[tuple[bytes, Row]] = []
         with self._work.state.transaction():
             for directory, rows in going:
@@ -245,7 +248,9 @@ class Materialiser:
     def _make_directories(self, directory: _Directory) -> None:
         for change in directory.made:
             shown = change.shown
-            if shown is None or (change.row is not None and change.row.kind != Kind.DIRECTORY and change.name in directory.rows):
+            if shown is None or (
+                change.row is not None and change.row.kind != Kind.DIRECTORY and change.name in directory.rows
+            ):
                 continue
             try:
                 self._writer.make_directory(directory.disk(change.name))
@@ -253,7 +258,9 @@ class Materialiser:
                 self._fail(directory, change.name, error.message)
                 continue
             dots = tuple(sorted(shown.dots))
-            directory.rows[change.name] = Row(change.name, shown.entry_name, Kind.DIRECTORY, dots, None, shown.mode, 0, 0)
+            directory.rows[change.name] = Row(
+                change.name, shown.entry_name, Kind.DIRECTORY, dots, None, shown.mode, 0, 0
+            )
 
     def _set_modes(self, directory: _Directory) -> None:
         for change in directory.made:
@@ -280,7 +287,8 @@ class Materialiser:
             self._work.repository,
             self._writer,
             self._work.fetchers or self._work.executor,
-            self._sources, lambda size, path: self._advance(size, path)
+            self._sources,
+            lambda size, path: self._advance(size, path),
         )
         batch: list[Fetched] = []
         with self._writer.tidying(), closing(fetcher.stage(self._wanted(places))) as staged:
@@ -326,12 +334,20 @@ class Materialiser:
             disk_path = self._work.disk_path_of(path)
             for row in self._work.state.directory(path)[1].values():
                 if isinstance(row.content, FileContent) and row.content.id in wanted and not row.hidden:
-                    self._sources.contents.setdefault(row.content.id, f"{disk_path}/{row.name}" if disk_path else row.name)
+                    self._sources.contents.setdefault(
+                        row.content.id, f"{disk_path}/{row.name}" if disk_path else row.name
+                    )
 
     def _set_attributes(self, directory: _Directory, change: Change) -> bool:
         """Where only mode or time differ nothing is fetched. Whether that was so."""
         row, shown = change.row, change.shown
-        if row is None or shown is None or row.kind != Kind.FILE or row.stat is None or change.name not in directory.rows:
+        if (
+            row is None
+            or shown is None
+            or row.kind != Kind.FILE
+            or row.stat is None
+            or change.name not in directory.rows
+        ):
             return False
         version = shown.versions[0]
         if row.content != version.content or shown.kind != Kind.FILE:
@@ -372,7 +388,9 @@ class Materialiser:
         outcomes = self._writer.place([placement for *_, placement in ready], self._when)
         for (directory, change, _), placed in zip(ready, outcomes, strict=True):
             if placed.entry is None or change.shown is None:
-                self._fail(directory, change.name, placed.error.message if placed.error is not None else "it was not placed")
+                self._fail(
+                    directory, change.name, placed.error.message if placed.error is not None else "it was not placed"
+                )
                 continue
             directory.rows[change.name] = self._row(change.name, change.shown, placed.entry)
             self.downloaded += 1

@@ -242,4 +242,3 @@ def _batches(pending: Iterator[Item]) -> Iterator[Batch]:
 
 def _text(plan: DirectoryPlan, edit: Edit) -> str:
     return os.fsdecode(b"/".join((*plan.path, edit.entry_name)))
-

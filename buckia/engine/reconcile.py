@@ -82,7 +82,9 @@ class Sync:
                 self._scanned[directory.path] = directory
         self._plan.warnings += work.filters.warnings
         if work.state.was_damaged:
-            self._plan.warnings.append("The local state was damaged; it was put aside, and this directory was compared by content.")
+            self._plan.warnings.append(
+                "The local state was damaged; it was put aside, and this directory was compared by content."
+            )
 
     def _open(self, write: bool) -> bool:
         """Open the folder. Whether it is there: a dry run of a first sync finds nothing, and makes nothing."""
@@ -121,7 +123,9 @@ class Sync:
         heads = repo.journal.heads()
         self._heads = tuple(head.id for head in heads) if len(heads) > 1 else ()
         for record in repo.journal.held_back:
-            self._plan.warnings.append(f"Record {record.hex()[:12]} is not visible in the bucket yet; it is taken with a later sync.")
+            self._plan.warnings.append(
+                f"Record {record.hex()[:12]} is not visible in the bucket yet; it is taken with a later sync."
+            )
 
     # ---- Apply Cache
 
@@ -131,8 +135,12 @@ class Sync:
             raise AssertionError("compare comes before apply_cache")
         own = self._repo.ledger.device()
         seq = max(self._repo.ledger.own_seq(), 1) + 1
-        survey = Survey(self._work, self._state.tree, own[0] if own is not None else _PROVISIONAL, seq, retained(self._repo))
-        changed = {b"/".join(path) for path in survey.changed_paths(self._applied.tree if self._applied is not None else None)}
+        survey = Survey(
+            self._work, self._state.tree, own[0] if own is not None else _PROVISIONAL, seq, retained(self._repo)
+        )
+        changed = {
+            b"/".join(path) for path in survey.changed_paths(self._applied.tree if self._applied is not None else None)
+        }
         for path in sorted(self._scanned.keys() | changed, key=split):
             scanned = self._scanned.pop(path, None)
             if scanned is None:
@@ -239,7 +247,9 @@ class Sync:
         if self._state is None:
             raise AssertionError("execute comes before verify")
         if not result.failed:
-            save_applied(self._work.state, self._work.filters.key(), Applied(self._state.tree, dict(self._basis), self._heads))
+            save_applied(
+                self._work.state, self._work.filters.key(), Applied(self._state.tree, dict(self._basis), self._heads)
+            )
         pending = load_conflicts(self._work.state)
         result.conflict_list = [Conflict(path, copies) for path, copies in sorted(pending.items())]
         result.conflicts = len(pending)
@@ -254,10 +264,16 @@ class Sync:
 def _vanishing(directories: list[DirectoryPlan]) -> int:
     """Files that were deleted here, without those that only have another name now: the same inode, size and time."""
     edits = [edit for directory in directories for edit in directory.edits]
-    rows = [edit.row for edit in edits if edit.disk is None and edit.row is not None and edit.row.kind != Kind.DIRECTORY]
+    rows = [
+        edit.row for edit in edits if edit.disk is None and edit.row is not None and edit.row.kind != Kind.DIRECTORY
+    ]
     if not rows:
         return 0
-    new = {(edit.disk.inode, edit.disk.size, edit.disk.mtime_ns) for edit in edits if edit.disk is not None and edit.row is None}
+    new = {
+        (edit.disk.inode, edit.disk.size, edit.disk.mtime_ns)
+        for edit in edits
+        if edit.disk is not None and edit.row is None
+    }
     return sum(row.stat is None or (row.stat[4], row.stat[1], row.stat[2]) not in new for row in rows)
 
 
@@ -275,7 +291,10 @@ def _vanishing_here(directories: list[DirectoryPlan]) -> int:
 def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:
     # The name on disk is at hand already; a name of its own would cost memory a million times.
     plain = edit.name if edit.name.isascii() else os.fsdecode(edit.entry_name)
-    place = (prefix, plain if edit.row is None or edit.row.entry_name == os.fsencode(edit.name) else os.fsdecode(edit.entry_name))
+    place = (
+        prefix,
+        plain if edit.row is None or edit.row.entry_name == os.fsencode(edit.name) else os.fsdecode(edit.entry_name),
+    )
     if edit.disk is None:
         if edit.row is not None and edit.row.kind != Kind.DIRECTORY:
             planned.add(acts.DELETE_REMOTE, place, 0, "deleted here")
@@ -286,9 +305,13 @@ def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:
     if edit.outcome == "pending":
         planned.add(acts.CONFLICT, place, 0, "changed on both sides; both versions are kept")
     elif edit.outcome == "local":
-        planned.add(acts.RESOLVE, place, 0, "changed on both sides; this device's version wins, the other stays in the history")
+        planned.add(
+            acts.RESOLVE, place, 0, "changed on both sides; this device's version wins, the other stays in the history"
+        )
     elif edit.outcome == "remote":
-        planned.add(acts.RESOLVE, place, 0, "changed on both sides; the other version wins, this device's stays in the history")
+        planned.add(
+            acts.RESOLVE, place, 0, "changed on both sides; the other version wins, this device's stays in the history"
+        )
 
 
 def _plan_change(planned: Plan, prefix: str, change: Change) -> None:

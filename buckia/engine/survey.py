@@ -93,7 +93,9 @@ class Survey:
     def directory(self, scanned: ScannedDirectory, changed: bool) -> DirectoryPlan:
         """The decisions for one directory that the scan or the tree says has changed."""
         path = split(scanned.path)
-        rows = self._work.state.directory(scanned.path)[1] if scanned.clean else {**scanned.unchanged, **scanned.outside}
+        rows = (
+            self._work.state.directory(scanned.path)[1] if scanned.clean else {**scanned.unchanged, **scanned.outside}
+        )
         plan = DirectoryPlan(path, scanned.disk_path, rows, scanned=scanned, show=changed)
         view = _View(self._nodes, self._subtree(path), self._work.fold, changed)
         for disk, row in scanned.changed:
@@ -127,7 +129,11 @@ class Survey:
             if row is not None:
                 plan.rows[row.name] = row
             return
-        if row is not None and value is not None and (row.kind, row.content, row.mode) == (value.kind, value.content, value.mode):
+        if (
+            row is not None
+            and value is not None
+            and (row.kind, row.content, row.mode) == (value.kind, value.content, value.mode)
+        ):
             plan.rows[row.name] = replace(row, stat=self._work.trusted_stat(disk), hidden=False)
             plan.dirty = True
             return
@@ -140,7 +146,9 @@ class Survey:
             decide(edit, _unseen(plan, entry), self._work.settings.policy)
         plan.edits.append(edit)
 
-    def _value_if_needed(self, plan: DirectoryPlan, disk: DiskEntry, row: Row | None, entry: Entry | None) -> Value | None:
+    def _value_if_needed(
+        self, plan: DirectoryPlan, disk: DiskEntry, row: Row | None, entry: Entry | None
+    ) -> Value | None:
         """What is on disk, read only where it may equal something known, or where a tie must be settled."""
         kind = Kind(disk.kind)
         if kind == Kind.DIRECTORY:
@@ -172,7 +180,11 @@ class Survey:
             return False
         if value.kind == Kind.DIRECTORY:
             modes = [version for version in versions if version.kind == Kind.DIRECTORY]
-            if row is not None or entry is None or not (modes or (entry.subtree is not None and value.mode == DIRECTORY_MODE)):
+            if (
+                row is not None
+                or entry is None
+                or not (modes or (entry.subtree is not None and value.mode == DIRECTORY_MODE))
+            ):
                 return False
             equal = tuple(version for version in modes if value.matches(version))
             plan.rows[disk.name] = self._row(disk, entry.name, value, equal, None)
@@ -191,7 +203,9 @@ class Survey:
             return True
         return False
 
-    def _row(self, disk: DiskEntry, name: bytes, value: Value, versions: tuple[Version, ...], version: Version | None) -> Row:
+    def _row(
+        self, disk: DiskEntry, name: bytes, value: Value, versions: tuple[Version, ...], version: Version | None
+    ) -> Row:
         return Row(
             name=disk.name,
             entry_name=name,
@@ -239,7 +253,9 @@ class Survey:
             after = edit_entry(entry, edit.entry_name, edit.supersede, version, subtree)
             if edit.winner is not None and after is not None:
                 final = rewritten(edit.winner, self._device, self._seq + 1)
-                gone = {item.dot for item in after.versions if item.same_value(final)} | {version.dot if version else final.dot}
+                gone = {item.dot for item in after.versions if item.same_value(final)} | {
+                    version.dot if version else final.dot
+                }
                 after = edit_entry(after, edit.entry_name, gone, final, subtree)
             replaced[edit.entry_name] = after
             if edit.disk is not None and version is not None:
@@ -318,7 +334,12 @@ def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
     if not entry.versions or plan.scanned is None:
         return []
     scanned = plan.scanned
-    rows = (*plan.rows.values(), *scanned.missing, *scanned.hidden, *(row for _, row in scanned.changed if row is not None))
+    rows = (
+        *plan.rows.values(),
+        *scanned.missing,
+        *scanned.hidden,
+        *(row for _, row in scanned.changed if row is not None),
+    )
     seen = {dot for row in rows if row.entry_name == entry.name for dot in row.dots}
     return [version for version in entry.versions if version.dot not in seen]
 

@@ -65,7 +65,9 @@ class Inline:
         return _Done(work, item)
 
 
-def in_order(executor: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int | None = None) -> Iterator[Result]:
+def in_order(
+    executor: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int | None = None
+) -> Iterator[Result]:
     """The results of work on items, in their order, with up to ``ahead`` pieces begun before they are asked for."""
     bound = ahead if ahead is not None else 2 * executor.width
     begun: deque[Promise[Result]] = deque()

@@ -265,5 +265,3 @@ class Catalog:
             if "index" in self.__dict__:
                 self.index.drop_segment(old)
         self._covered = None
-
-

@@ -251,7 +251,9 @@ class Journal:
     def records(self) -> list[Linked]:
         """All known records, in causal order; ties by time, then device."""
         linked = [Linked(record, decode_record(data), data) for record, data in self._ledger.records()]
-        return sorted(linked, key=lambda item: (sum(item.record.knowledge.values()), item.record.time_ns, item.record.device))
+        return sorted(
+            linked, key=lambda item: (sum(item.record.knowledge.values()), item.record.time_ns, item.record.device)
+        )
 
     def condemned_beyond(self, knowledge: Mapping[DeviceId, int]) -> set[ObjectId]:
         """The packs that were condemned by known records which this knowledge does not include."""

@@ -74,12 +74,12 @@ class BlobReader:
             try:
                 blobs.append((row.id, read_blob(row, data[start : start + row.length])))
             except (IntegrityError, FormatError):
-                blobs.append((row.id, self._other_copy(wanted.pack, row.id)))
+                blobs.append((row.id, self._other_copy(Location(wanted.pack, row))))
         return blobs
 
-    def _other_copy(self, damaged: ObjectId, blob: BlobId) -> bytes:
-        for location in self._catalog.index.locations(blob):
-            if location.pack == damaged:
+    def _other_copy(self, damaged: Location) -> bytes:
+        for location in self._catalog.index.locations(damaged.row.id):
+            if location == damaged:
                 continue
             row = location.row
             try:
@@ -88,7 +88,8 @@ class BlobReader:
             except (ObjectNotFound, RangeNotSatisfiable, IntegrityError, FormatError):
                 continue
         raise IntegrityError(
-            f"Pack {damaged.hex()[:12]} is missing, cut short or damaged, and no other pack holds blob {blob.hex()[:12]}.",
+            f"Pack {damaged.pack.hex()[:12]} is missing, cut short or damaged, and there is no other copy of its blob "
+            f"{damaged.row.id.hex()[:12]}.",
             hint="`buckia verify --read-data` lists what is affected.",
         )
 
@@ -121,7 +122,10 @@ class BlobReader:
         for start, data, wanted in pieces:
             for row in wanted:
                 try:
-                    nodes[row.id] = (row.kind, read_blob(row, data[row.offset - start : row.offset - start + row.length]))
+                    nodes[row.id] = (
+                        row.kind,
+                        read_blob(row, data[row.offset - start : row.offset - start + row.length]),
+                    )
                 except (IntegrityError, FormatError):
                     continue
         return nodes

@@ -120,9 +120,11 @@ class Nodes:
             self._writer.put(kind, raw)
             self._keep(kind, node, raw)
             decoded = decode_directory(raw)
-            pending += [branch.subtree.id for branch in decoded.branches] if decoded.level else [
-                entry.subtree.id for entry in decoded.entries if entry.subtree is not None
-            ]
+            pending += (
+                [branch.subtree.id for branch in decoded.branches]
+                if decoded.level
+                else [entry.subtree.id for entry in decoded.entries if entry.subtree is not None]
+            )
 
 
 class Repository:

@@ -53,7 +53,9 @@ def run(command: Command, scratch: Path) -> Sample:
         code = subprocess.run(
             [sys.executable, "-I", "-S", str(LAUNCHER), str(numbers), *command.argv],
             cwd=command.cwd,
-            env={name: value for name, value in (os.environ | dict(command.env)).items() if value},  # an empty one is unset
+            env={
+                name: value for name, value in (os.environ | dict(command.env)).items() if value
+            },  # an empty one is unset
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

@@ -188,12 +188,16 @@ def project(tree: Tree) -> dict[str, Shown]:
     shown: dict[str, Shown] = {}
     for where in sorted(children):
         for path in sorted(children[where]):
-            for name, item in _project_entry(path, tree.get(path, {}), path in children, children[where] | shown.keys()):
+            for name, item in _project_entry(
+                path, tree.get(path, {}), path in children, children[where] | shown.keys()
+            ):
                 shown[name] = item
     return shown
 
 
-def _project_entry(path: str, versions: dict[Dot, Version], below: bool, taken: Iterable[str]) -> Iterable[tuple[str, Shown]]:
+def _project_entry(
+    path: str, versions: dict[Dot, Version], below: bool, taken: Iterable[str]
+) -> Iterable[tuple[str, Shown]]:
     ordered = sorted(versions, key=lambda dot: (versions[dot].mtime_ns, *dot), reverse=True)
     directory = [dot for dot in ordered if versions[dot].value.kind == "d"]
     groups: dict[Value, list[Dot]] = {}
@@ -275,7 +279,9 @@ class Sync:
 
     # -- local changes
 
-    def _edits(self, tree: Tree, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]) -> dict[str, list[Edit]]:
+    def _edits(
+        self, tree: Tree, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]
+    ) -> dict[str, list[Edit]]:
         shown = project(tree)
         seen: dict[str, set[Dot]] = {}
         for row in rows.values():
@@ -403,7 +409,11 @@ class Sync:
                 if item.dots <= present.dots or (present.value.kind == item.value.kind == "d" and not present.dots):
                     continue
                 present = None
-            if name in disk and (present is None or present.hidden) and not (disk[name].value.kind == item.value.kind == "d"):
+            if (
+                name in disk
+                and (present is None or present.hidden)
+                and not (disk[name].value.kind == item.value.kind == "d")
+            ):
                 result.failed.add(name)
                 continue
             above = parent(name)

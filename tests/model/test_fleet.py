@@ -180,7 +180,9 @@ class FleetMachine(RuleBasedStateMachine):
 
 def run(shard: int, histories: int, steps: int) -> None:
     machine: Callable[[], RuleBasedStateMachine] = seed(shard)(type("Shard", (FleetMachine,), {}))
-    run_state_machine_as_test(machine, settings=settings(max_examples=histories, stateful_step_count=steps, deadline=None))
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=histories, stateful_step_count=steps, deadline=None)
+    )
 
 
 def test_a_few_histories() -> None:

@@ -35,7 +35,9 @@ def in_conflict(path: str, devices: int = 2) -> World:
 
 def texts(world: World, device: int) -> set[bytes]:
     """The contents of all files but those that keep the roots from being empty."""
-    return {one.value.data for path, one in world.disk(device).items() if not path.startswith("keep") and one.value.data}
+    return {
+        one.value.data for path, one in world.disk(device).items() if not path.startswith("keep") and one.value.data
+    }
 
 
 @pytest.mark.parametrize("policy", POLICIES)

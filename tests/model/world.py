@@ -14,7 +14,7 @@ from blake3 import blake3
 from buckia.errors import RefusedError
 from tests.model.bucket import KINDS, BucketView, parse_record
 from tests.model.reference import Device as Memory
-from tests.model.reference import Disk, Dot, Expected, Folder, Record, Row, Run, Sync, Tree, Value, Version, apply
+from tests.model.reference import Disk, Dot, Expected, Folder, Record, Run, Sync, Tree, Value, Version, apply
 from tests.support.fleet import PREFIX, ROOT, Device, Fault, Fleet, Outcome, Plan, Scope
 from tests.support.memory_fs import SimulatedCrash
 
@@ -213,7 +213,11 @@ class World:
                 del memory.tentative[name]
         self._learn()
         self._nothing_lost(number, before)
-        wrong = {key for key in self.fleet.network.deleted_keys if not key.startswith((f"{PREFIX}tips/", f"{PREFIX}segments/"))}
+        wrong = {
+            key
+            for key in self.fleet.network.deleted_keys
+            if not key.startswith((f"{PREFIX}tips/", f"{PREFIX}segments/"))
+        }
         if wrong:
             raise Disagreement(f"deleted in the bucket: {wrong}")
         return outcome
@@ -267,7 +271,9 @@ class World:
             found = record if record.dot == dot else None
         return found
 
-    def _check_records(self, device: Device, seq: int, known: dict[bytes, int], expected: Expected, outcome: Outcome) -> None:
+    def _check_records(
+        self, device: Device, seq: int, known: dict[bytes, int], expected: Expected, outcome: Outcome
+    ) -> None:
         """The records that were published are those that were expected: all of them, or the first ones if the sync failed."""
         tree = self.folder.state(known)
         raw = device.state.outbox()
@@ -331,13 +337,17 @@ class World:
             self._equal("disk of a sync that was not acknowledged", before, now)
             memory.pending = (dot, expected.published_rows)
             return
-        same = {name for name in memory.rows.keys() | expected.published_rows.keys() if before.get(name) == now.get(name)}
+        same = {
+            name for name in memory.rows.keys() | expected.published_rows.keys() if before.get(name) == now.get(name)
+        }
         promoted = bool(expected.records) or self._was_promoted(device, memory, expected, same)
         rows = dict(expected.published_rows if promoted else memory.rows)
         for name in before.keys() | now.keys() | expected.disk.keys():
             old, new, final = before.get(name), now.get(name), expected.disk.get(name)
             if new == old:
-                if name in rows and self._rows(device, memory).get(name, ("", None))[1] == frozenset():  # it was to go, and is still there
+                if (
+                    name in rows and self._rows(device, memory).get(name, ("", None))[1] == frozenset()
+                ):  # it was to go, and is still there
                     rows[name] = replace(rows[name], dots=frozenset())
                 continue
             if new is None:

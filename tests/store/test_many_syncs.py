@@ -29,9 +29,7 @@ def repository(bucket: MemorySync, seed: str, ledger: MemoryLedger | None = None
         return (seed.encode() + next(numbers).to_bytes(8, "big")).rjust(count, b"\0")[-count:]
 
     times = itertools.count(1_700_000_000 * 10**9, 10**9)
-    return Repository(
-        transfer, ledger or MemoryLedger(), "f", random_bytes=random_bytes, now_ns=lambda: next(times)
-    )
+    return Repository(transfer, ledger or MemoryLedger(), "f", random_bytes=random_bytes, now_ns=lambda: next(times))
 
 
 def joined(bucket: MemorySync, seed: str) -> Repository:
@@ -51,9 +49,7 @@ def commit(device: Repository, name: bytes, data: bytes) -> None:
     own = device.ledger.device()
     assert own is not None
     content = FileContent(0, writer.put(BlobType.CHUNK, data))
-    version = Version(
-        Dot(own[0], device.ledger.own_seq() + 1), Kind.FILE, len(data), 0, 0o644, content
-    )
+    version = Version(Dot(own[0], device.ledger.own_seq() + 1), Kind.FILE, len(data), 0, 0o644, content)
     editor = TreeEditor(device.nodes, state.tree)
     editor.edit((name,), (), version)
     device.publish(writer, editor.finish(), device.ledger.tips())

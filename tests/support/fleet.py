@@ -166,7 +166,9 @@ class Fleet:
         number = len(self.devices)
         files = MemoryFileSystem(tick_ns=1_000_000)
         files.put(f"{ROOT}/", b"")
-        device = Device(f"dev{number}", f"machine-{number}", files, State.open(None, machine=f"machine-{number}"), skew_ns)
+        device = Device(
+            f"dev{number}", f"machine-{number}", files, State.open(None, machine=f"machine-{number}"), skew_ns
+        )
         self.devices.append(device)
         return device
 
@@ -245,7 +247,9 @@ class Fleet:
         self.now_ns = max(self.now_ns, device.files.clock_ns - device.skew_ns)
         return outcome
 
-    def settle(self, devices: Iterable[Device] | None = None, rounds: int = 2, **changes: Any) -> Iterator[tuple[Device, Outcome]]:
+    def settle(
+        self, devices: Iterable[Device] | None = None, rounds: int = 2, **changes: Any
+    ) -> Iterator[tuple[Device, Outcome]]:
         """Everything late arrives, then these devices sync in turn."""
         self.network.deliver()
         chosen = list(self.devices if devices is None else devices)
@@ -258,9 +262,7 @@ class Fleet:
     @staticmethod
     def tree(device: Device) -> dict[str, bytes | str | None]:
         """What the user sees: paths without what is buckia's own."""
-        return {
-            path: value for path, value in device.files.tree(ROOT).items() if not path.startswith(".buckia")
-        }
+        return {path: value for path, value in device.files.tree(ROOT).items() if not path.startswith(".buckia")}
 
     @staticmethod
     def trash(device: Device) -> list[bytes]:

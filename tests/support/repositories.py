@@ -37,9 +37,7 @@ class _Clock:
 
 def open_repository(bucket: BaseSync, *, workers: int = 0, create: bool = False) -> Repository:
     """A folder as a new reader sees it: nothing is known yet."""
-    transfer = Transfer(
-        bucket, workers=workers, retries=0, clock=_Clock(), random=lambda: 0.5, cancelled=lambda: False
-    )
+    transfer = Transfer(bucket, workers=workers, retries=0, clock=_Clock(), random=lambda: 0.5, cancelled=lambda: False)
     chance = random.Random(len(getattr(bucket, "objects", ())))
     repository = Repository(
         transfer, MemoryLedger(), FOLDER, random_bytes=chance.randbytes, now_ns=lambda: 1_700_000_000 * 10**9

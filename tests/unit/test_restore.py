@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from buckia.client.runtime import Threads
 from buckia.core import canonical
 from buckia.core.chunker import kernel
 from buckia.core.ids import BlobType, content_hash
@@ -33,7 +34,6 @@ from buckia.events import RestoreResult
 from buckia.local.disk import RealFileSystem
 from buckia.local.fs import DiskFullError
 from buckia.local.state import Row
-from buckia.client.runtime import Threads
 from tests.support.repositories import PREFIX, Folder, Link, noise, open_repository
 
 NUMBERS = iter(range(10**6))
@@ -527,9 +527,7 @@ class TestInPlace:
 
 
 class TestDamage:
-    def test_files_that_cannot_be_had_are_failures_and_the_rest_is_written(
-        self, folder: Folder, target: Path
-    ) -> None:
+    def test_files_that_cannot_be_had_are_failures_and_the_rest_is_written(self, folder: Folder, target: Path) -> None:
         folder.commit({"good": b"g", "sub/fine": b"f"})
         linked = folder.commit({"bad": noise(5_000_000), "small": noise(3000, 1)})
         sizes = {ref.id: ref.size for ref in linked.snapshot.packs}

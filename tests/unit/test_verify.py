@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from buckia.client.runtime import Threads
 from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId, object_id
 from buckia.core.manifest import FileContent, Kind, Version
 from buckia.core.pack import PackBuilder, parse_pack, read_blob
@@ -21,7 +22,6 @@ from buckia.engine.verify import verify
 from buckia.engine.work import Inline
 from buckia.errors import AccessDenied, ForkError, RollbackError, Transient
 from buckia.events import Damage, VerifyResult
-from buckia.client.runtime import Threads
 from buckia.store.journal import Linked
 from buckia.sync.memory import MemorySync
 from tests.support.repositories import PREFIX, Folder, noise, open_repository
@@ -268,7 +268,6 @@ class TestPacks:
         replace_record(folder, linked, other)
         result = check(folder.bucket)
         assert damage_of(result, PREFIX + pack_key(ref.id)).kind == "malformed"
-
 
     @pytest.mark.parametrize("back", [1, 6, 20])
     def test_a_pack_whose_rows_are_only_in_itself(self, folder: Folder, back: int) -> None:
