@@ -1,6 +1,7 @@
 """What the library reports: progress while it works, and one result value per operation.
 
-Field names are what ``--json`` prints; counts are integers, sizes are bytes, times are nanoseconds unless the name says otherwise.
+Field names are what ``--json`` prints; counts are integers, sizes are bytes, times are nanoseconds unless the name says
+otherwise.
 """
 
 from __future__ import annotations

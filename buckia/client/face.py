@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 class BuckiaClient:
     """A folder, or the folders of one bucket entry, and what can be done with them.
 
-    Constructing one touches neither network nor disk but for a configuration file. Not for use by several threads at once, except `cancel`.
+    Constructing one touches neither network nor disk but for a configuration file. Not for use by several threads at
+    once, except `cancel`.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class BuckiaClient:
         device_name: str | None = None,
         kernel: str | None = None,
     ) -> None:
-        """``config``: one bucket, several (``bucket_name`` selects), a mapping of either form, or a configuration file's path.
+        """``config``: one bucket, several (``bucket_name`` selects), a mapping of either form, or a configuration
+        file's path.
 
-        ``state_dir`` replaces the user's state directory (or ``BUCKIA_STATE_DIR``); ``kernel`` is ``c``, ``numpy`` or ``python``, by default
-        ``BUCKIA_CHUNKER`` or the fastest that is there. Raises ConfigError.
+        ``state_dir`` replaces the user's state directory (or ``BUCKIA_STATE_DIR``); ``kernel`` is ``c``, ``numpy`` or
+        ``python``, by default ``BUCKIA_CHUNKER`` or the fastest that is there. Raises ConfigError.
         """
         self._open(_select(config, bucket_name), None, state_dir, device_name)
         if kernel is not None:
@@ -88,9 +90,10 @@ class BuckiaClient:
     ) -> SyncResult:
         """Bring a local directory and its folder in step, both ways.
 
-        ``overrides`` are fields of SyncOptions: delete_orphaned, max_workers, include_pattern, exclude_pattern, sync_paths, dry_run,
-        conflict_resolution, folder, allow_mass_delete. Without ``local_path`` the configured paths are synced. ``confirm`` is asked before a
-        mass deletion; without it that is refused. Raises BuckiaError; files that failed alone are in the result.
+        ``overrides`` are fields of SyncOptions: delete_orphaned, max_workers, include_pattern, exclude_pattern,
+        sync_paths, dry_run, conflict_resolution, folder, allow_mass_delete. Without ``local_path`` the configured paths
+        are synced. ``confirm`` is asked before a mass deletion; without it that is refused. Raises BuckiaError; files
+        that failed alone are in the result.
         """
         chosen = self._options(options, overrides)
         results: list[SyncResult] = []

@@ -108,7 +108,9 @@ class Session:
 
     @contextmanager
     def threads(self, *, waiting: bool = False) -> Iterator[runtime.Threads]:
-        """A worker pool for one operation: as wide as there are processors, or for work that mostly waits for the network, as configured."""
+        """A worker pool for one operation: as wide as there are processors, or for work that mostly waits for the
+        network, as configured.
+        """
         width = runtime.processors()
         if waiting and self.config.provider not in _NEAR:
             width = max(width, self.config.max_workers)
@@ -248,7 +250,9 @@ class Session:
             raise _no_bucket(str(self.config.bucket_directory))
 
     def keep_apart(self, local: str, folder: str) -> None:
-        """Raise RefusedError if a local bucket's folder lies in a directory that is to be synced or restored, or around it."""
+        """Raise RefusedError if a local bucket's folder lies in a directory that is to be synced or restored, or around
+        it.
+        """
         if self.config.provider != "local":
             return
         place = os.path.join(os.path.realpath(self.config.bucket_directory), folder)

@@ -28,7 +28,9 @@ class Applied:
 
 
 def begin_change(state: State) -> None:
-    """Say before rows are changed that they will be: until a run in some scope is complete, no tree is known to be what they show."""
+    """Say before rows are changed that they will be: until a run in some scope is complete, no tree is known to be what
+    they show.
+    """
     state.set_value(_CHANGES, (_changes(state) + 1).to_bytes(8))
 
 
@@ -37,7 +39,9 @@ def _changes(state: State) -> int:
 
 
 def load_applied(state: State, scope: str) -> Applied | None:
-    """The state that was last applied completely in this scope; None where it is not known, or rows were changed by another run since."""
+    """The state that was last applied completely in this scope; None where it is not known, or rows were changed by
+    another run since.
+    """
     data = state.get_value(f"applied:{scope}")
     if data is None:
         return None

@@ -1,7 +1,7 @@
 """Compare: what changed here, what changed there, and what that means, one directory at a time.
 
-Local changes become `Edit` values; what the disk must show becomes `Change` values. Both are decided from the directory's rows (what was shown
-there), the disk, and the entries of the merged tree. See ``specs/merge.md``.
+Local changes become `Edit` values; what the disk must show becomes `Change` values. Both are decided from the
+directory's rows (what was shown there), the disk, and the entries of the merged tree. See ``specs/merge.md``.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ def kept_mode(value: Value, disk: DiskEntry, row: Row | None) -> Value:
 class Edit:
     """A local change that is to be published at a path.
 
-    ``disk`` is what is there, None for a deletion. ``kept`` is a version to be re-written under a new dot: the rest of a conflict of which one
-    side was deleted. ``winner`` is set where the policy decides against this edit: it is published, then superseded.
+    ``disk`` is what is there, None for a deletion. ``kept`` is a version to be re-written under a new dot: the rest of
+    a conflict of which one side was deleted. ``winner`` is set where the policy decides against this edit: it is
+    published, then superseded.
     """
 
     entry_name: bytes
@@ -71,7 +72,8 @@ class Edit:
 class Change:
     """What must happen to one name on disk so that it shows what the tree says.
 
-    ``shown`` None removes the name; ``row`` None means that there is nothing of ours yet; ``write`` false only updates the row.
+    ``shown`` None removes the name; ``row`` None means that there is nothing of ours yet; ``write`` false only updates
+    the row.
     """
 
     name: str
@@ -82,7 +84,9 @@ class Change:
 
 @dataclass(slots=True)
 class DirectoryPlan:
-    """The decisions for one directory. ``rows`` are its rows without the edits; ``show`` says that the tree changed here."""
+    """The decisions for one directory. ``rows`` are its rows without the edits; ``show`` says that the tree changed
+    here.
+    """
 
     path: Path
     disk_path: str
@@ -105,7 +109,8 @@ def dots_of(versions: Iterable[Version]) -> frozenset[Dot]:
 def settle(policy: Policy, mtime_ns: int, unseen: list[Version], content: Callable[[], Content]) -> Outcome:
     """Who wins where this device's own edit meets versions that it had not seen.
 
-    ``newest_wins`` compares modification times; of equal ones the greater content id wins, so that every device decides alike.
+    ``newest_wins`` compares modification times; of equal ones the greater content id wins, so that every device decides
+    alike.
     """
     if policy == "local_wins":
         return "local"
@@ -141,7 +146,8 @@ def write_edit(disk: DiskEntry, row: Row | None, entry: Entry | None, name: byte
 def decide(edit: Edit, unseen: list[Version], policy: Policy) -> None:
     """Let the policy decide where an edit meets versions that this device had not shown under any name.
 
-    A file without a row never wins by policy. Those that the device did show, it leaves alone: they are for somebody to choose from.
+    A file without a row never wins by policy. Those that the device did show, it leaves alone: they are for somebody to
+    choose from.
     """
     disk, value = edit.disk, edit.value
     if disk is None or disk.kind == Kind.DIRECTORY:
@@ -163,8 +169,8 @@ def decide(edit: Edit, unseen: list[Version], policy: Policy) -> None:
 def delete_edit(name: str, row: Row, entry: Entry | None) -> Edit | None:
     """The edit that publishes a deletion; None where nothing that was shown here is left in the tree.
 
-    What this device had not seen stays. Deleting one side of a conflict chooses the other: it is re-written under a new dot, so that a
-    concurrent choice the other way cannot remove both.
+    What this device had not seen stays. Deleting one side of a conflict chooses the other: it is re-written under a new
+    dot, so that a concurrent choice the other way cannot remove both.
     """
     versions = entry.versions if entry is not None else ()
     gone = [version for version in versions if version.dot in row.dots]
@@ -181,7 +187,9 @@ def delete_edit(name: str, row: Row, entry: Entry | None) -> Edit | None:
 
 
 def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callable[[bytes, bool], bool]) -> list[Change]:
-    """What must happen on disk so that a directory with these rows shows these entries. Names that ``covers`` leaves out stay as they are."""
+    """What must happen on disk so that a directory with these rows shows these entries. Names that ``covers`` leaves
+    out stay as they are.
+    """
     changes: list[Change] = []
     wanted: set[str] = set()
     # A name may be on disk in another normalisation than in the tree, and stays so.
@@ -220,7 +228,9 @@ def shows_value(row: Row, item: Shown) -> bool:
 
 
 def placeholder(edit: Edit, device: DeviceId, seq: int) -> Version:
-    """The version that an edit will have, as far as it is known before its content is read: enough to decide what is shown."""
+    """The version that an edit will have, as far as it is known before its content is read: enough to decide what is
+    shown.
+    """
     disk = edit.disk
     if disk is None:
         raise ValueError("A deletion has no version.")

@@ -1,4 +1,6 @@
-"""What an operation works with: everything that touches the outside comes in here, so that a whole fleet can run in one thread."""
+"""What an operation works with: everything that touches the outside comes in here, so that a whole fleet can run in one
+thread.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,8 @@ class Workspace:
     settings: Settings
     progress: Progress = field(default_factory=Progress)
     fetchers: Executor | None = None
-    """Where reads from the bucket wait, if those are to be more than the pieces of computing work; else ``executor``."""
+    """Where reads from the bucket wait, if those are to be more than the pieces of computing work; else ``executor``.
+    """
     fold: Fold | None = None
     """What the local file system makes of names; None where all names differ that differ in bytes."""
     disk_paths: dict[bytes, str] = field(default_factory=dict)
@@ -101,7 +104,9 @@ class Workspace:
         return disk.stat if settled(disk, self.started_ns) else None
 
     def disk_path_of(self, path: bytes) -> str:
-        """Where a directory of the folder lies below the root; differs from its path where a name is shown under another name."""
+        """Where a directory of the folder lies below the root; differs from its path where a name is shown under
+        another name.
+        """
         known = self.disk_paths.get(path, self.planned_paths.get(path))
         if known is not None:
             return known

@@ -18,7 +18,9 @@ from buckia.store.repository import Repository
 
 
 def put_file(repository: Repository, files: FileSystem, source: str, remote: str, settings: Settings) -> Linked:
-    """Commit one local file (absolute path ``source``) as the current version of a path. Raises UsageError for a path that cannot be."""
+    """Commit one local file (absolute path ``source``) as the current version of a path. Raises UsageError for a path
+    that cannot be.
+    """
     path = to_path(remote)
     problem = path_problem(path, Platform.LINUX)
     if problem is not None:

@@ -23,7 +23,8 @@ class _Open:
 
 
 class TreeEditor:
-    """Applies edits in depth-first order of their paths: all edits in a directory and below it come without others between.
+    """Applies edits in depth-first order of their paths: all edits in a directory and below it come without others
+    between.
 
     ``finish`` returns the new tree.
     """
@@ -32,7 +33,9 @@ class TreeEditor:
         self._nodes = nodes
         self._top = tree
         self.turned: set[Path] = set()
-        """Directories with a name that is a directory no more, or only now, without anybody's having said so of the name itself."""
+        """Directories with a name that is a directory no more, or only now, without anybody's having said so of the
+        name itself.
+        """
         self._open = [_Open(b"", tree)]
 
     def edit(self, path: Path, supersede: Collection[Dot], version: Version | None) -> None:

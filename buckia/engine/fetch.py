@@ -1,7 +1,7 @@
 """Files on the way in: their chunks from what is on disk already or from packs, checked, into staged files.
 
-Files of one chunk are staged in the order of the packs that hold them, so that each range of a pack is read once; larger ones are
-written chunk by chunk in their own order. At no time are more than a few ranges in memory.
+Files of one chunk are staged in the order of the packs that hold them, so that each range of a pack is read once;
+larger ones are written chunk by chunk in their own order. At no time are more than a few ranges in memory.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Fetcher:
         self.bytes_reused = 0
 
     def stage(self, wanted: Iterable[Wanted]) -> Generator[Fetched, None, None]:
-        """Stage everything, in no particular order. Raises DiskFullError and errors of the bucket; what concerns one file is in its result."""
+        """Stage everything, in no particular order. Raises DiskFullError and errors of the bucket; what concerns one
+        file is in its result.
+        """
         single: list[Wanted] = []
         medium: list[Wanted] = []
         for item in wanted:
@@ -207,7 +209,9 @@ class Fetcher:
         return Fetched(item, staged)
 
     def _chunks(self, item: Wanted) -> Iterator[bytes]:
-        """A file's chunks in order, a window at a time: within it each pack is read once, whatever the order of the chunks."""
+        """A file's chunks in order, a window at a time: within it each pack is read once, whatever the order of the
+        chunks.
+        """
         content = _content(item.version)
         offsets = self._local_offsets(item, content)
 

@@ -93,7 +93,8 @@ def iso_time(time_ns: int) -> str:
 
 
 def resolve(repository: Repository, name: str) -> tuple[Subtree, str]:
-    """The tree of a snapshot and its display name: ``latest``, ``latest~N``, the beginning of an id, or a time (UTC; the newest one until then).
+    """The tree of a snapshot and its display name: ``latest``, ``latest~N``, the beginning of an id, or a time (UTC;
+    the newest one until then).
 
     Raises NotFoundError if there is none, UsageError if several match.
     """

@@ -1,7 +1,8 @@
 """Execute, the way in: the disk is made to show a tree, and the rows to say what it shows.
 
-Order: files that go are moved to the trash, directories that go are removed, new directories are made, files are staged, flushed, announced
-as intents and put in place, and directories get their modes last. Whatever is not as its row says is left alone and taken up by the next sync.
+Order: files that go are moved to the trash, directories that go are removed, new directories are made, files are
+staged, flushed, announced as intents and put in place, and directories get their modes last. Whatever is not as its row
+says is left alone and taken up by the next sync.
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ class Materialiser:
     # ---- removing
 
     def _announce_removals(self, directories: list[_Directory]) -> None:
-        """Say before files are removed that their absence means nothing, or a run that is cut off here would look like their deletion.
+        """Say before files are removed that their absence means nothing, or a run that is cut off here would look like
+        their deletion.
 
         Their versions may well live on under another name. A row without dots says that; the intents make it durable.
         """
@@ -215,7 +217,9 @@ class Materialiser:
             self._work.progress.advance(0, "deleting", path)
 
     def _remove_directories(self, directory: _Directory) -> None:
-        """Directories that are gone in the tree, innermost first; one that still holds something of the user's stays, unlisted."""
+        """Directories that are gone in the tree, innermost first; one that still holds something of the user's stays,
+        unlisted.
+        """
         for change in directory.files:
             row = change.row
             if row is None or row.kind != Kind.DIRECTORY:
@@ -233,7 +237,9 @@ class Materialiser:
                 directory.rows[change.name] = replace(row, dots=(), hidden=True)
 
     def _expected(self, directory: _Directory, row: Row) -> Stat:
-        """The stat that a file must have to be replaced: that of its row, or, where the row has none, of a file that was just read and is the same."""
+        """The stat that a file must have to be replaced: that of its row, or, where the row has none, of a file that
+        was just read and is the same.
+        """
         if row.stat is not None:
             return row.stat
         name = directory.disk(row.name)
@@ -304,7 +310,9 @@ class Materialiser:
             self._place(batch, places)
 
     def _is_there(self, directory: _Directory) -> bool:
-        """Make the directory itself where it is missing, as this sync may cover what is in it without covering the directory."""
+        """Make the directory itself where it is missing, as this sync may cover what is in it without covering the
+        directory.
+        """
         wanted = [change for change in directory.files if change.shown is not None]
         if not wanted or not directory.path:
             return True
@@ -324,7 +332,9 @@ class Materialiser:
                 yield Wanted(directory.disk_path, path, change.shown.versions[0])
 
     def _note_twins(self, places: dict[str, tuple[_Directory, Change]]) -> None:
-        """Contents that lie elsewhere in the tree already: what was copied or renamed on another device is not fetched again."""
+        """Contents that lie elsewhere in the tree already: what was copied or renamed on another device is not fetched
+        again.
+        """
         versions = (change.shown.versions[0] for _, change in places.values() if change.shown is not None)
         contents = {version.content.id for version in versions if isinstance(version.content, FileContent)}
         wanted = contents - self._sources.contents.keys()
@@ -411,7 +421,9 @@ class Materialiser:
             self.failures.append(Failure(staged.path, error.message))
 
     def _row(self, name: str, shown: Shown | None, entry: DiskEntry, *, trusted: bool = False) -> Row:
-        """The row of a file that was just written. Its time was set, so that whoever changes it afterwards changes that as well."""
+        """The row of a file that was just written. Its time was set, so that whoever changes it afterwards changes that
+        as well.
+        """
         if shown is None:
             raise AssertionError("a written file shows something")
         version = shown.versions[0]

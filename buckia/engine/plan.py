@@ -22,7 +22,9 @@ RESOLVE: ActionKind = "resolve"
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing that a sync will do: ``directory`` is a path in the folder with a slash, ``size`` in bytes, ``reason`` for people."""
+    """One thing that a sync will do: ``directory`` is a path in the folder with a slash, ``size`` in bytes, ``reason``
+    for people.
+    """
 
     kind: ActionKind
     directory: str

@@ -62,7 +62,8 @@ class Publisher:
         self.done = Published(tree, basis)
         self._bytes = 0
         self._losers: dict[Path, tuple[set[Dot], Version]] = {}
-        """Where the policy decides for another version than the local edit: the dots of such edits, and that version."""
+        """Where the policy decides for another version than the local edit: the dots of such edits, and that version.
+        """
 
     def run(self, plans: list[DirectoryPlan]) -> Published:
         """Publish all edits of these plans, which come in tree order, and store the rows that follow from them."""
@@ -84,7 +85,9 @@ class Publisher:
         return self.done
 
     def _take_later(self, plans: list[DirectoryPlan]) -> None:
-        """The next writes at paths that were written already, one at each; they build on the rows that are promoted by now."""
+        """The next writes at paths that were written already, one at each; they build on the rows that are promoted by
+        now.
+        """
         for plan in plans:
             turn = {edit.entry_name: edit for edit in reversed(plan.later)}
             plan.edits = sorted(turn.values(), key=lambda edit: edit.entry_name)
@@ -180,7 +183,9 @@ class Publisher:
         return Dot(own[0], self._repo.ledger.own_seq() + 1)
 
     def _stage(self, plan: DirectoryPlan) -> None:
-        """The rows that hold once the commit is acknowledged; where the tree changes too, the fingerprint waits until it is applied."""
+        """The rows that hold once the commit is acknowledged; where the tree changes too, the fingerprint waits until
+        it is applied.
+        """
         path = b"/".join(plan.path)
         rows, plan.rows = list(plan.rows.values()), {}
         scanned = plan.scanned
@@ -200,7 +205,9 @@ class Publisher:
     # ---- conflicts that the policy decides against the local edit
 
     def _settle(self) -> None:
-        """A second commit re-writes the winners under a new dot; the losing edits are in the first one, so in the history."""
+        """A second commit re-writes the winners under a new dot; the losing edits are in the first one, so in the
+        history.
+        """
         writer = self._repo.writer()
         editor = TreeEditor(self._repo.nodes, self.done.tree)
         dot = self._next_dot()

@@ -1,6 +1,7 @@
 """Reconcile: the founding document's steps Scan, Compare, Apply Cache, Plan, Execute, Verify, in this order.
 
-`Sync` is one run for one folder. ``plan`` goes as far as the plan and changes nothing but the local cache; ``run`` executes it.
+`Sync` is one run for one folder. ``plan`` goes as far as the plan and changes nothing but the local cache; ``run``
+executes it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Sync:
     # ---- Scan
 
     def scan(self, write: bool) -> None:
-        """Look at both sides: one listing of the bucket's tips, and the local directories that are not as they were left."""
+        """Look at both sides: one listing of the bucket's tips, and the local directories that are not as they were
+        left.
+        """
         work, repo = self._work, self._repo
         work.started_ns = work.clock.now_ns()
         check_root(work.files, work.root, work.state)
@@ -243,7 +246,9 @@ class Sync:
     # ---- Verify
 
     def verify(self, result: SyncResult) -> SyncResult:
-        """Take the state for applied only if nothing failed; what was transferred was checked against its id when it came."""
+        """Take the state for applied only if nothing failed; what was transferred was checked against its id when it
+        came.
+        """
         if self._state is None:
             raise AssertionError("execute comes before verify")
         if not result.failed:

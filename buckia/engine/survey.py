@@ -1,4 +1,6 @@
-"""The comparison of one local tree with one state of the folder: every directory that changed on either side becomes a `DirectoryPlan`."""
+"""The comparison of one local tree with one state of the folder: every directory that changed on either side becomes a
+`DirectoryPlan`.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ class Survey:
         return changed
 
     def _add_turned(self, path: Path, applied: Subtree, changed: set[Path]) -> None:
-        """Where something lies below a path for the first time, or nothing does any more, its own directory shows another thing."""
+        """Where something lies below a path for the first time, or nothing does any more, its own directory shows
+        another thing.
+        """
         while path and (subtree_at(self._nodes, applied, path) is None) != (self._subtree(path) is None):
             path = path[:-1]
             changed.add(path)
@@ -100,6 +104,10 @@ class Survey:
         view = _View(self._nodes, self._subtree(path), self._work.fold, changed)
         for disk, row in scanned.changed:
             self._local(plan, view, disk, row)
+        for edit in plan.edits:
+            entry = view.entry(edit.entry_name)
+            if entry is not None:
+                decide(edit, _unseen(plan, entry), self._work.settings.policy)
         covers = self.covers(path)
         for row in (*scanned.missing, *scanned.hidden):
             if covers(row.entry_name, row.kind == Kind.DIRECTORY):
@@ -141,10 +149,7 @@ class Survey:
             row = None  # that file was to go, or to be replaced: what is here now is something else
         if value is not None and self._adopt(plan, disk, row, entry, shown, value):
             return
-        edit = write_edit(disk, row, entry, entry.name if entry is not None else name, value)
-        if entry is not None:
-            decide(edit, _unseen(plan, entry), self._work.settings.policy)
-        plan.edits.append(edit)
+        plan.edits.append(write_edit(disk, row, entry, entry.name if entry is not None else name, value))
 
     def _value_if_needed(
         self, plan: DirectoryPlan, disk: DiskEntry, row: Row | None, entry: Entry | None
@@ -345,7 +350,8 @@ def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
 
 
 def _one_per_name(plan: DirectoryPlan, view: _View) -> None:
-    """One edit per entry, as a record writes one version per path: deletions of both sides of a conflict join, a write takes in a deletion.
+    """One edit per entry, as a record writes one version per path: deletions of both sides of a conflict join, a write
+    takes in a deletion.
 
     Of several writes (a file and its conflict copy, both edited) all but the first wait for the next commit.
     """

@@ -1,4 +1,6 @@
-"""Work for several threads, as an interface: the engine never makes threads itself, and runs on one where it is given an inline executor."""
+"""Work for several threads, as an interface: the engine never makes threads itself, and runs on one where it is given
+an inline executor.
+"""
 
 from __future__ import annotations
 

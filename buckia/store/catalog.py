@@ -92,7 +92,9 @@ class Catalog:
             return b""
 
     def footer(self, pack: ObjectId, size: int) -> bytes:
-        """The footer rows of a pack, from memory or from the pack's end. Raises IntegrityError if the pack is gone or too short."""
+        """The footer rows of a pack, from memory or from the pack's end. Raises IntegrityError if the pack is gone or
+        too short.
+        """
         name = f"footer:{pack.hex()}"
         rows = self._ledger.get_value(name)
         if rows is None:
@@ -167,7 +169,9 @@ class Catalog:
                 record, number = linked.record.prev, number - 1
 
     def _first_loose_below(self, device: DeviceId, seq: int) -> tuple[int, ObjectId] | None:
-        """The highest record of a device below a covered stretch that is itself not covered, with its name; usually there is none."""
+        """The highest record of a device below a covered stretch that is itself not covered, with its name; usually
+        there is none.
+        """
         while seq > 0 and self._covers(device, seq):
             bounds = [(first, last) for first, last in (self._covered or {}).get(device, ()) if first <= seq <= last]
             seq = min(first for first, _ in bounds) - 1

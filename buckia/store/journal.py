@@ -1,7 +1,8 @@
 """The journal: every device's chain of records, followed from the tips.
 
-`Journal` finds new records, checks their chains, holds back those whose predecessors are not visible yet, keeps the heads, and publishes this
-device's records so that a sequence number never appears with two contents. See ``specs/ordering.md``.
+`Journal` finds new records, checks their chains, holds back those whose predecessors are not visible yet, keeps the
+heads, and publishes this device's records so that a sequence number never appears with two contents. See
+``specs/ordering.md``.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Linked:
 
 
 class Journal:
-    """Records of all devices of one folder. ``fetch_segments`` brings records of segments: it is called when a chain has a long gap."""
+    """Records of all devices of one folder. ``fetch_segments`` brings records of segments: it is called when a chain
+    has a long gap.
+    """
 
     def __init__(
         self, transfer: Transfer, ledger: Ledger, prefix: str, fetch_segments: Callable[[], Mapping[ObjectId, bytes]]
@@ -108,7 +111,9 @@ class Journal:
             ) from None
 
     def usurped(self, tips: Tips) -> bool:
-        """The bucket holds a record under this device's id that this state did not write: the state was copied or set back."""
+        """The bucket holds a record under this device's id that this state did not write: the state was copied or set
+        back.
+        """
         own = self._ledger.device()
         if own is None or own[0] not in tips:
             return False
@@ -180,7 +185,9 @@ class Journal:
         known: Mapping[DeviceId, tuple[int, ObjectId]],
         sources: dict[ObjectId, bytes],
     ) -> None:
-        """Get the records that no segment covers side by side instead of one after the other; what a LIST omits is found by its hash."""
+        """Get the records that no segment covers side by side instead of one after the other; what a LIST omits is
+        found by its hash.
+        """
         found: list[tuple[str, int]] = []
         for device, last, record in wanted:
             first = known.get(device, (0, record))[0] + 1
@@ -290,7 +297,9 @@ class Journal:
         return name
 
     def acknowledge(self, data: bytes, record: Record) -> Linked:
-        """Make this device's published record part of what is known and clear the outbox; runs inside the caller's transaction."""
+        """Make this device's published record part of what is known and clear the outbox; runs inside the caller's
+        transaction.
+        """
         linked = Linked(object_id(data), record, data)
         with self._ledger.transaction():
             self._remember([linked])

@@ -1,7 +1,8 @@
 """What a repository remembers between runs, as an interface, and a forgetful implementation of it.
 
-The device's state implements it durably (`buckia.local.state`); commands that only read use `MemoryLedger`. Everything here can be
-fetched again from the bucket, except the device's identity, the tips (which are trust: what was seen must not vanish) and the outbox.
+The device's state implements it durably (`buckia.local.state`); commands that only read use `MemoryLedger`. Everything
+here can be fetched again from the bucket, except the device's identity, the tips (which are trust: what was seen must
+not vanish) and the outbox.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One folder of one bucket: its format, its journal, its trees and blobs. The only module that composes the key layout.
 
-Writing goes through `Repository.writer` and `Repository.publish`; the order in which objects appear is that of ``specs/ordering.md``.
+Writing goes through `Repository.writer` and `Repository.publish`; the order in which objects appear is that of
+``specs/ordering.md``.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ class Nodes:
         self._writer = writer
 
     def write_made(self, roots: Iterable[BlobId]) -> None:
-        """Send the nodes below these that were made before a writer was attached, as far as the bucket has not got them."""
+        """Send the nodes below these that were made before a writer was attached, as far as the bucket has not got
+        them.
+        """
         if self._writer is None or not self._made:
             return
         pending = [*roots]
@@ -128,7 +131,9 @@ class Nodes:
 
 
 class Repository:
-    """A folder in a bucket, below ``prefix`` where one is given. ``random_bytes`` and ``now_ns`` are the only randomness and clock."""
+    """A folder in a bucket, below ``prefix`` where one is given. ``random_bytes`` and ``now_ns`` are the only
+    randomness and clock.
+    """
 
     def __init__(
         self,
@@ -156,7 +161,8 @@ class Repository:
     def open(self, *, create: bool = False) -> None:
         """Check the folder object, once per ledger; with ``create`` write it where there is nothing yet.
 
-        Raises NotFoundError if there is no such folder, IntegrityError if its folder object is gone, UnsupportedFormatError for another format.
+        Raises NotFoundError if there is no such folder, IntegrityError if its folder object is gone,
+        UnsupportedFormatError for another format.
         """
         if self.ledger.folder_object() is not None:
             return
@@ -186,7 +192,9 @@ class Repository:
     # ---- reading
 
     def refresh(self, tips: Tips | None = None) -> Tips:
-        """Learn what is new in the bucket: one LIST, and the records that are not known. The tips as far as they are linked."""
+        """Learn what is new in the bucket: one LIST, and the records that are not known. The tips as far as they are
+        linked.
+        """
         for linked in self.journal.link(self.journal.list_tips() if tips is None else tips):
             self.catalog.add_record(linked)
         return self.ledger.tips()
@@ -272,9 +280,11 @@ class Repository:
     ) -> Linked:
         """Commit a tree: its packs, the record, the tip; then check that no collector has condemned what it relies on.
 
-        ``basis`` names the records that the tree includes. ``on_acknowledge`` runs in the transaction in which local memory advances.
+        ``basis`` names the records that the tree includes. ``on_acknowledge`` runs in the transaction in which local
+        memory advances.
         """
-        # A tree that builds on a merge has nodes of it that no one has written yet, below nodes that were written just now.
+        # A tree that builds on a merge has nodes of it that no one has written yet, below nodes that were written just
+        # now.
         self.nodes.write_made((*self._merged, tree.id))
         if len(self.catalog.uncovered()) + 1 >= UNCOVERED_MAX:
             self._consolidate(writer, tree)

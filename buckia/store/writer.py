@@ -1,7 +1,7 @@
 """Blobs into packs: what one commit adds.
 
-Any number of threads call `PackWriter.put`; known blobs stop there, new ones are compressed and appended to an open pack, full packs are
-logged and handed to the transfer, which makes callers wait while too much is in flight.
+Any number of threads call `PackWriter.put`; known blobs stop there, new ones are compressed and appended to an open
+pack, full packs are logged and handed to the transfer, which makes callers wait while too much is in flight.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class PackWriter:
             self._send(pack)
 
     def _lane(self) -> int:
-        """Which open pack a thread fills: large commits give each its own, so that a file's chunks lie together and are read together."""
+        """Which open pack a thread fills: large commits give each its own, so that a file's chunks lie together and are
+        read together.
+        """
         if self.chunk_bytes < LANES_FROM_BYTES:
             return 0
         lane: int | None = getattr(self._local, "lane", None)

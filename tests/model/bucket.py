@@ -1,6 +1,7 @@
 """The bucket as its bytes say, read without a line of the product, from `specs/format.md` alone.
 
-Every tree is walked down to the last chunk when its record is first seen, so a commit that misses a blob is noticed at once.
+Every tree is walked down to the last chunk when its record is first seen, so a commit that misses a blob is noticed at
+once.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """The reference model: what devices, their disks and the folder must be after any history, in plain values.
 
-It follows `specs/merge.md` and shares nothing with the engine. A folder is a set of records, each of which adds versions to paths and
-supersedes others; a state is a fold over any downward closed set of them. A device is its rows (what it shows, and which versions that
-stands for) beside its disk. `Reference.sync` says what one sync must publish and leave on the disk:
+It follows `specs/merge.md` and shares nothing with the engine. A folder is a set of records, each of which adds
+versions to paths and supersedes others; a state is a fold over any downward closed set of them. A device is its rows
+(what it shows, and which versions that stands for) beside its disk. `Reference.sync` says what one sync must publish
+and leave on the disk:
 
 - I1: everything published is what was on some disk, and stays readable (`tests/model/bucket.py` reads it).
 - I3: devices of one scope that sync in turn show the same.
-- I4: what was written is live, a sibling, or superseded by a write that had seen it; it is in the history once it was published.
-- I5: what was deleted and published does not come back.
-- I6: what a sync removes from a disk is in the history or in the trash, and what its scope leaves out stays as it is.
+- I4: what was written is live, a sibling, or superseded by a write that had seen it; it is in the history once it was
+published. - I5: what was deleted and published does not come back. - I6: what a sync removes from a disk is in the
+history or in the trash, and what its scope leaves out stays as it is.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ class Device:
     pending: tuple[Dot, dict[str, Row]] | None = None
     """A record that was finished and not acknowledged, and the rows that follow from it."""
     tentative: dict[str, tuple[Version, Row | None]] = field(default_factory=dict)
-    """What a run put in place before it was cut off, and the row before it, which stands if a user has changed the file since."""
+    """What a run put in place before it was cut off, and the row before it, which stands if a user has changed the file
+    since.
+    """
 
     def recall(self, disk: Disk) -> None:
         """Decide what became of files that a run had put in place before it was cut off."""
@@ -234,7 +237,9 @@ def _copy_name(path: str, dot: Dot, used: set[str]) -> str:
 
 
 class Sync:
-    """What one sync of a device must do. ``device`` and ``seq`` are the id and the number of its first record with edits."""
+    """What one sync of a device must do. ``device`` and ``seq`` are the id and the number of its first record with
+    edits.
+    """
 
     def __init__(self, folder: Folder, known: Knowledge, device: bytes, seq: int, run: Run) -> None:
         self._folder = folder
@@ -283,9 +288,8 @@ class Sync:
         self, tree: Tree, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]
     ) -> dict[str, list[Edit]]:
         shown = project(tree)
-        seen: dict[str, set[Dot]] = {}
-        for row in rows.values():
-            seen.setdefault(row.entry, set()).update(row.dots)
+        before = list(rows.values())
+        changed: list[tuple[str, str, Row | None]] = []
         writes: dict[str, list[Edit]] = {}
         deletions: dict[str, Edit] = {}
         for name in sorted(disk):
@@ -301,7 +305,12 @@ class Sync:
             versions = tree.get(entry, {})
             if self._adopts(rows, name, entry, versions, version.value, any(e.startswith(f"{entry}/") for e in tree)):
                 continue
-            edit = self._write(row, entry, name, version, versions, seen.get(entry, set()), tie)
+            changed.append((entry, name, row))
+        seen: dict[str, set[Dot]] = {}
+        for row in (*before, *rows.values()):
+            seen.setdefault(row.entry, set()).update(row.dots)
+        for entry, name, present in changed:
+            edit = self._write(present, entry, name, disk[name], tree.get(entry, {}), seen.get(entry, set()), tie)
             writes.setdefault(entry, []).append(edit)  # a file and its conflict copy may both be written
         for name in sorted(rows.keys() - disk.keys()):
             row = rows[name]

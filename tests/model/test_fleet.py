@@ -1,7 +1,8 @@
-"""Whole histories of a fleet, drawn at random: whatever users, networks and crashes do, the product does what the model says.
+"""Whole histories of a fleet, drawn at random: whatever users, networks and crashes do, the product does what the model
+says.
 
-After each step every promise of `reference.py` holds; in the end everybody syncs twice and all devices show the same. A failure is
-shrunk and prints its history as the lines of a regression test.
+After each step every promise of `reference.py` holds; in the end everybody syncs twice and all devices show the same. A
+failure is shrunk and prints its history as the lines of a regression test.
 """
 
 from __future__ import annotations

@@ -184,7 +184,9 @@ class World:
         late_deletes: int = 0,
         dies_at: int = 0,
     ) -> Outcome:
-        """Sync one device, and check all promises about it. ``dies_at``: the process ends at that call of the file system."""
+        """Sync one device, and check all promises about it. ``dies_at``: the process ends at that call of the file
+        system.
+        """
         extras = {"paths": paths, "exclude": exclude, "faults": faults, "retries": retries}
         extras |= {"late_puts": late_puts, "late_deletes": late_deletes, "dies_at": dies_at}
         words = [repr(number), repr(policy), repr(delete_orphaned), *(f"{k}={v!r}" for k, v in extras.items() if v)]
@@ -274,7 +276,9 @@ class World:
     def _check_records(
         self, device: Device, seq: int, known: dict[bytes, int], expected: Expected, outcome: Outcome
     ) -> None:
-        """The records that were published are those that were expected: all of them, or the first ones if the sync failed."""
+        """The records that were published are those that were expected: all of them, or the first ones if the sync
+        failed.
+        """
         tree = self.folder.state(known)
         raw = device.state.outbox()
         waiting = parse_record(raw)[0].dot if raw is not None else None
@@ -305,7 +309,9 @@ class World:
 
     @staticmethod
     def _rows(device: Device, memory: Memory) -> dict[str, tuple[str, frozenset[Dot], bool]]:
-        """The rows in a device's state. A file that a run placed before it was cut off is known by its intent until it is looked at."""
+        """The rows in a device's state. A file that a run placed before it was cut off is known by its intent until it
+        is looked at.
+        """
         found: dict[str, tuple[str, frozenset[Dot], bool]] = {}
         for path in device.state.fingerprints():
             prefix = f"{path.decode()}/" if path else ""

@@ -1,7 +1,9 @@
-"""A fleet of devices in one process, on one thread, from one seed: one bucket, and a disk, a state and a clock for each.
+"""A fleet of devices in one process, on one thread, from one seed: one bucket, and a disk, a state and a clock for
+each.
 
-Everything that a device meets in the world is here and can go wrong as planned: requests that fail, puts and deletions that take
-effect later, listings that omit what is new, states that are lost or copied, processes that end in the middle.
+Everything that a device meets in the world is here and can go wrong as planned: requests that fail, puts and deletions
+that take effect later, listings that omit what is new, states that are lost or copied, processes that end in the
+middle.
 """
 
 from __future__ import annotations
