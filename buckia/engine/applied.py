@@ -1,4 +1,4 @@
-"""What a device remembers of its last complete sync: the tree that the disk shows, and the conflicts that wait in it."""
+"""What a device remembers of its last complete sync: the tree that the disk shows, and the conflicts in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHANGES = "changes"
 class Applied:
     """The tree that was applied completely in one scope, and the tips that it includes.
 
-    ``heads``: the snapshots whose merge the tree is, if it is no snapshot's own: then its nodes are in no pack, and are made again.
+    ``heads``: the snapshots whose merge the tree is, if it is no snapshot's own: its nodes are in no pack then.
     """
 
     tree: Subtree

@@ -120,7 +120,7 @@ class Workspace:
 
 
 def guard_mass_deletion(deleted: int, present: int, where: str, settings: Settings, confirm: Confirm | None) -> None:
-    """Ask before more than 20 files and more than a quarter of all are removed. Raises RefusedError if nobody agrees."""
+    """Ask before more than 20 files and a quarter of all are removed. Raises RefusedError if nobody agrees."""
     if deleted <= max(20, present // 4) or settings.allow_mass_delete:
         return
     question = f"This sync would remove {deleted} of {present} files {where}."

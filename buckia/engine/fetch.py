@@ -46,7 +46,7 @@ class Fetched:
 
 @dataclass(slots=True)
 class LocalSources:
-    """Where contents that are wanted may be on disk: by content, and chunk by chunk for files that are being replaced."""
+    """Where wanted contents may be on disk: by content, and chunk by chunk for files that are being replaced."""
 
     contents: dict[BlobId, str] = field(default_factory=dict)
     """Content id to a file's path relative to the root."""

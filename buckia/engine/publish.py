@@ -41,7 +41,7 @@ Read = list[tuple[Item, Outcome]]
 
 @dataclass(slots=True)
 class Published:
-    """What came of publishing: the tree, the records it includes, the newest own snapshot, and the files that failed."""
+    """What came of publishing: the tree, the records it includes, the newest own snapshot, files that failed."""
 
     tree: Subtree
     basis: Tips
@@ -198,7 +198,7 @@ class Publisher:
         self._work.state.stage(path, rows, scanned.fingerprint(rows) if scanned is not None and settled else None)
 
     def _stage_partly(self, plan: DirectoryPlan) -> None:
-        """The rows of a directory of which this commit has a part of the edits: the others keep the rows that they had."""
+        """The rows of a directory of whose edits this commit has a part: the others keep the rows that they had."""
         waiting = {edit.row.name: edit.row for edit in plan.edits if edit.row is not None}
         self._work.state.stage(b"/".join(plan.path), {**waiting, **plan.rows}.values(), None)
 

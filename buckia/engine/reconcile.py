@@ -100,7 +100,7 @@ class Sync:
         return True
 
     def _take_identity(self) -> None:
-        """Become a device where this state is none, or was copied; finish what an interrupted run had begun to publish."""
+        """Become a device where this state is none, or was copied; finish what an interrupted run had begun."""
         work, repo = self._work, self._repo
         if work.state.is_clone or repo.ledger.device() is None or repo.journal.usurped(self._listed):
             repo.become_device(work.settings.device_name)
@@ -133,7 +133,7 @@ class Sync:
     # ---- Apply Cache
 
     def apply_cache(self) -> None:
-        """Fold what changed in the local directory into that state, directory by directory: local changes become edits."""
+        """Fold what changed in the local directory into that state, one directory at a time: changes become edits."""
         if self._state is None:
             raise AssertionError("compare comes before apply_cache")
         own = self._repo.ledger.device()

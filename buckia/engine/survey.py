@@ -335,7 +335,7 @@ class _View:
 
 
 def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
-    """The versions of an entry that this device shows under none of its names: its own, and those of conflict copies."""
+    """The versions of an entry that this device shows neither under its name nor under those of conflict copies."""
     if not entry.versions or plan.scanned is None:
         return []
     scanned = plan.scanned

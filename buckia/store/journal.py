@@ -219,7 +219,7 @@ class Journal:
                 before = decode_record(data)
             if any(knowledge.get(device, 0) < seq for device, seq in before.knowledge.items()):
                 raise IntegrityError(
-                    f"Record {record.seq} of device {record.device.hex()[:8]} names a record that knows more than it does itself."
+                    f"Record {record.seq} of device {record.device.hex()[:8]} names one that knows more than it does."
                 )
         return True
 
@@ -332,6 +332,7 @@ def _check_record(data: bytes, device: DeviceId, seq: int, name: ObjectId) -> Re
 
 def _fork(device: DeviceId, seq: int) -> ForkError:
     return ForkError(
-        f"Device {device.hex()[:8]} has two different records with number {seq}: its state was copied to a second machine, or the bucket was tampered with.",
+        f"Device {device.hex()[:8]} has two different records with number {seq}: its state was copied to a second "
+        "machine, or the bucket was tampered with.",
         hint="Nothing was changed. Remove the local state of the copied device, so that it becomes a new one.",
     )

@@ -18,7 +18,7 @@ PendingPack = tuple[ObjectId, int, bytes]
 
 
 class Ledger(Protocol):
-    """A device's memory of one folder of one bucket. Not shared between processes; calls may come from several threads."""
+    """A device's memory of one folder. Not shared between processes; calls may come from several threads."""
 
     def folder_object(self) -> bytes | None:
         """The folder object, once it was seen in the bucket."""

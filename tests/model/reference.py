@@ -65,7 +65,7 @@ class Row:
 
 @dataclass
 class Edit:
-    """What a record does to one path: drops dots, adds a version; ``reinstate`` is superseded by it in a second record."""
+    """What a record does to one path: drops dots, adds a version; a second record supersedes it by ``reinstate``."""
 
     drops: set[Dot]
     adds: Version | None = None

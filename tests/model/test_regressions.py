@@ -1,4 +1,4 @@
-"""Histories that once went wrong, each as short as it can be. `World` checks every promise after each of their syncs."""
+"""Histories that once went wrong, as short as can be. `World` checks every promise after each of their syncs."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ class World:
                 raise Disagreement(f"failures {outcome.result.errors}, expected {expected.failed}")  # type: ignore[union-attr]
             memory.rows = expected.rows
             self._check_rows(device, memory)
-        elif calm_error := (outcome.error if not (tips == {}) else None):
+        elif calm_error := (outcome.error if tips != {} else None):
             raise Disagreement(f"a sync without faults ended with {calm_error!r}") from calm_error
         else:
             self._after_failure(device, memory, expected, (own, seq), before, now)
