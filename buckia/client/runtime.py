@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from buckia.errors import CancelledError
+
+_M_MMAP_THRESHOLD = -3
+"""``M_MMAP_THRESHOLD`` of glibc's malloc.h."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,6 +63,18 @@ def jitter() -> float:
 def device_name() -> str:
     """A random name of two words."""
     return f"{secrets.choice(_FIRST)} {secrets.choice(_SECOND)}"
+
+
+def return_large_buffers() -> None:
+    """Have glibc give buffers of packs back to the system when they are freed.
+
+    Otherwise it begins to keep them in every thread's heap once it has seen one freed: measured on a verification of
+    1.5 GB, a peak of 220 MB instead of 110. For whoever owns the process, so the command; the library leaves it alone.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
 def processors() -> int:

@@ -124,7 +124,7 @@ class Session:
     def _repository(self, folder: str, ledger: Ledger, workers: int) -> Iterator[Repository]:
         transfer = Transfer(
             self.backend,
-            workers=workers,
+            workers=min(workers, 2 * runtime.processors()) if self.config.provider in _NEAR else workers,
             retries=RETRIES,
             clock=self.clock,
             random=runtime.jitter,

@@ -58,6 +58,8 @@ from buckia.events import Damage, VerifyResult
 from buckia.store.journal import Linked
 from buckia.store.repository import Repository, snapshot_tree
 
+READ_AHEAD_BYTES = 32 << 20
+"""Packs are read whole; the next two are enough to keep the checkers busy."""
 _BLOBS_PER_STEP = 512
 """The trees are walked in steps of so many blobs, between which packs that were read are taken in."""
 
@@ -72,6 +74,7 @@ def verify(repository: Repository, executor: Executor, *, read_data: bool, progr
 
     Raises RollbackError, ForkError, UnsupportedFormatError, and what the bucket raises; all else is in the result.
     """
+    repository.transfer.budget_bytes = READ_AHEAD_BYTES
     return _Verification(repository, executor, progress, read_data).run()
 
 

@@ -123,10 +123,13 @@ class Run:
 
 @dataclass
 class Expected:
-    """What a sync does if nothing fails: records in order, rows after publishing, and rows and disk at the end."""
+    """What a sync does if nothing fails: records in order, the rows after each, and rows and disk at the end.
+
+    Of a sync that publishes nothing ``stages`` has one element: the rows as they are before the disk is changed.
+    """
 
     records: list[Record]
-    published_rows: dict[str, Row]
+    stages: list[dict[str, Row]]
     rows: dict[str, Row]
     disk: Disk
     failed: set[str] = field(default_factory=set)
@@ -253,6 +256,7 @@ class Sync:
         rows = dict(rows)
         device, seq = self._dot
         records: list[Record] = []
+        stages: list[dict[str, Row]] = []
         losers: dict[str, tuple[set[Dot], Version]] = {}
         turns = self._edits(tree, rows, disk, tie)
         while turns:
@@ -270,12 +274,13 @@ class Sync:
                     {path: edit.adds for path, edit in edits.items() if edit.adds is not None},
                 )
             )
+            stages.append(dict(rows))
             tree = apply(tree, records[-1], dot)
         if losers:
             records.append(self._reinstate(tree, losers))
+            stages.append(dict(rows))
             tree = apply(tree, records[-1], (device, seq + len(records) - 1))
-        published = dict(rows)
-        result = Expected(records, published, rows, dict(disk))
+        result = Expected(records, stages or [dict(rows)], rows, dict(disk))
         self._materialise(project(tree), result)
         return result
 

@@ -16,14 +16,16 @@ from typing import Any
 from buckia.core.chunker import kernel
 from buckia.core.ids import DeviceId
 from buckia.engine.compare import Policy
-from buckia.engine.context import Settings, Workspace
+from buckia.engine.context import Progress, Settings, Workspace
 from buckia.engine.reconcile import Sync
+from buckia.engine.verify import verify
 from buckia.engine.work import Inline
 from buckia.errors import BuckiaError, Transient
-from buckia.events import SyncResult
+from buckia.events import Damage, SyncResult
 from buckia.local.connection import Connection
 from buckia.local.filters import Filters
 from buckia.local.state import State
+from buckia.store.ledger import MemoryLedger
 from buckia.store.repository import Repository
 from buckia.store.transfer import Transfer
 from buckia.sync.base import ObjectInfo, Verb
@@ -261,6 +263,19 @@ class Fleet:
 
     # ---- looking
 
+    def damages(self, *, read_data: bool = False) -> list[Damage]:
+        """What `verify` finds in the bucket as it is, with what is late left out. None where there is no folder yet."""
+        if not self.store.objects:
+            return []
+        clock = _Clock(self)
+        with Transfer(
+            self.store, workers=0, retries=0, clock=clock, random=lambda: 0.5, cancelled=lambda: False
+        ) as transfer:
+            repository = Repository(
+                transfer, MemoryLedger(), FOLDER, random_bytes=random.Random(0).randbytes, now_ns=clock.now_ns
+            )
+            repository.open()
+            return verify(repository, Inline(), read_data=read_data, progress=Progress()).damaged
     @staticmethod
     def tree(device: Device) -> dict[str, bytes | str | None]:
         """What the user sees: paths without what is buckia's own."""
@@ -287,6 +302,7 @@ def _copy_state(state: State, machine: str) -> State:
 
 def _copy_tree(source: MemoryFileSystem, target: MemoryFileSystem) -> None:
     target.clock_ns = source.clock_ns
+    target._numbers = source._numbers + 1_000_000  # no inode is what it was
     pending = [ROOT]
     while pending:
         where = pending.pop()
