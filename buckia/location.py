@@ -135,7 +135,10 @@ def _folder(name: str, text: str) -> str:
 def _url(text: str, *, allowed: tuple[str, ...]) -> tuple[str, list[str], dict[str, str]]:
     """(host part, decoded path components, query) of a location URL; never echoes what may be a secret."""
     try:
+        text.encode()
         parts = urlsplit(text)
+    except UnicodeEncodeError:
+        raise UsageError("The location is not valid Unicode.") from None
     except ValueError:
         raise UsageError("The location is not a valid URL.") from None
     if "@" in parts.netloc:

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-_INSTRUMENTED = ["buckia", "msgpack", "pathspec", "tomllib", "yaml"]
+_INSTRUMENTED = ["buckia", "msgpack", "tomllib", "yaml"]
 _NEEDS_ATHERIS = "Coverage-guided fuzzing needs atheris: pip install atheris. Without it: python -m fuzz.smoke"
 
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,7 @@ SECRET_KEYS = ("api_key", "storage_api_key", "password", "access_key_id", "secre
 
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential")
 _FOLDER_BITS_MIN = 96
+_NUMBER_BITS_MAX = 1024
 _OLD_BUNNY_HOST = "storage.bunnycdn.net"
 _NOT_YET = {
     "files": "single files",
@@ -72,7 +74,10 @@ def _text_map(value: object) -> object:
 
 
 def _settings(value: object) -> object:
-    """Plain words of YAML that look like numbers become numbers; nothing declares the types of provider settings."""
+    """Plain words of YAML that look like numbers become numbers; nothing declares the types of provider settings.
+
+    What TOML can say and other formats cannot is refused.
+    """
     if isinstance(value, Mapping):
         return {key: _settings(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -81,6 +86,10 @@ def _settings(value: object) -> object:
         if re.fullmatch(r"-?[0-9]{1,15}", value):
             return int(value)
         return float(value) if re.fullmatch(r"-?[0-9]{1,15}\.[0-9]{1,15}", value) else str(value)
+    if isinstance(value, date | time):
+        raise ValueError(f"holds {value}, a date or time; put it in quotes")
+    if isinstance(value, int) and value.bit_length() > _NUMBER_BITS_MAX:
+        raise ValueError("holds a number that is too long; put it in quotes")
     return value
 
 
@@ -160,7 +169,7 @@ class BucketConfig(BaseModel):
     conflict_resolution: Policy = "local_wins"
     include_pattern: Pattern | None = None
     exclude_pattern: Pattern | None = None
-    pdf: Any = None
+    pdf: Annotated[Any, BeforeValidator(_settings)] = None
 
     _name: str = PrivateAttr(default="")
     _base: Path = PrivateAttr(default_factory=Path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
@@ -21,6 +22,17 @@ CONFIG_NAMES = (".buckia", ".buckia.yaml", ".buckia.yml", ".buckia.toml", ".buck
 """The files that are looked for, in this order."""
 
 _NO_ENTRY_HINT = "Write one with `buckia init`, or name a bucket folder with `--to` or `--from`."
+
+
+class _Dumper(yaml.SafeDumper):
+    """Escapes the line breaks of Unicode, which other styles than double quotes turn into plain ones."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 class BuckiaConfig(Mapping[str, BucketConfig]):
@@ -133,7 +145,7 @@ class BuckiaConfig(Mapping[str, BucketConfig]):
         if text_format == "json":
             return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
         if text_format == "yaml":
-            return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=False)
+            return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
         raise ConfigError("Configurations can be read from TOML, but are written as YAML or JSON only.")
 
     def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> Path:

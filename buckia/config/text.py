@@ -62,6 +62,8 @@ def parse(text: str, *, name: str, text_format: TextFormat | None = None) -> Doc
     text = text.removeprefix("\ufeff")
     if len(text) > TEXT_BYTES_MAX:
         raise ConfigError(f"{name}: the configuration is larger than {TEXT_BYTES_MAX >> 20} MiB.")
+    if not _is_unicode(text):
+        raise ConfigError(f"{name}: the configuration is not valid Unicode.")
     try:
         document = _READERS[text_format or format_of(name, text)](text, name)
     except RecursionError:
@@ -71,14 +73,32 @@ def parse(text: str, *, name: str, text_format: TextFormat | None = None) -> Doc
     return document
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether text holds no lone surrogates, which escapes can make and no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Loader(yaml.SafeLoader):
+    """Gives up where brackets are nested too deeply, before it looks through all of them for every one."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level > _DEPTH_MAX:
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+
 def _yaml(text: str, name: str) -> Document:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{name}{line}: no valid YAML: {error.problem or error.context}.") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = getattr(error, "reason", "it cannot be read")
         raise ConfigError(f"{name}: no valid YAML: {reason}.") from None
     if node is None:
@@ -113,6 +133,8 @@ class _YamlReader:
 
     def scalar(self, node: yaml.ScalarNode) -> str | bool | None:
         text = str(node.value)
+        if not _is_unicode(text):
+            raise self.fail(node, "an escape stands for no character")
         if node.style is not None or node.tag == f"{_TAG}str":
             return text
         if text in ("", "~", "null", "Null", "NULL"):
@@ -131,6 +153,8 @@ class _YamlReader:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise self.fail(key_node, "a key must be text")
             key = str(key_node.value)
+            if not _is_unicode(key):
+                raise self.fail(key_node, "an escape stands for no character")
             if key in result:
                 before = self.lines.get((*path, key))
                 raise self.fail(key_node, f"the key '{key}' stands twice (first in line {before})")
@@ -151,7 +175,12 @@ def _toml(text: str, name: str) -> Document:
         match = re.search(r"^(.*) \(at line (\d+), column \d+\)$", str(error))
         problem, line = (match.group(1), f":{match.group(2)}") if match else (str(error), "")
         raise ConfigError(f"{name}{line}: no valid TOML: {problem}.") from None
+    except ValueError:
+        raise ConfigError(f"{name}: no valid TOML: a number is too long.") from None
     return Document(name, values, _toml_lines(text))
+
+
+_TOML_KEY_PART = re.compile(r"""[A-Za-z0-9_.\s-]+|"[^"]*"|'[^']*'""")
 
 
 def _toml_lines(text: str) -> dict[KeyPath, int]:
@@ -162,8 +191,12 @@ def _toml_lines(text: str) -> dict[KeyPath, int]:
         if header := re.match(r"\s*\[+([^\[\]]+)\]+\s*(#.*)?$", line):
             section = _toml_key(header.group(1))
             lines.setdefault(section, number)
-        elif assignment := re.match(r"""\s*((?:[A-Za-z0-9_.\s-]|"[^"]*"|'[^']*')+?)\s*=""", line):
-            lines.setdefault((*section, *_toml_key(assignment.group(1))), number)
+            continue
+        end = 0
+        while part := _TOML_KEY_PART.match(line, end):
+            end = part.end()
+        if line[end : end + 1] == "=":
+            lines.setdefault((*section, *_toml_key(line[:end])), number)
     return lines
 
 
@@ -178,8 +211,52 @@ def _json(text: str, name: str) -> Document:
         raise ConfigError(f"{name}:{error.lineno}: no valid JSON: {error.msg}.") from None
     except ValueError:
         raise ConfigError(f"{name}: no valid JSON: a number is too long.") from None
-    # JSON is YAML as well, but for tabs, which valid JSON holds between values only: gives lines, refuses twin keys.
-    return Document(name, values, _yaml(text.replace("\t", " "), name).lines)
+    return Document(name, values, _json_lines(text, name))
+
+
+_JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},\n]|[^\s\[\]{},:"]+')
+
+
+def _json_lines(text: str, name: str) -> dict[KeyPath, int]:
+    """Lines of keys and list items of valid JSON. Raises ConfigError for keys that stand twice."""
+    lines: dict[KeyPath, int] = {}
+    path: list[str | int] = []
+    line, left, awaits_key = 1, _VALUES_MAX, False
+    for match in _JSON_TOKEN.finditer(text):
+        token = match.group()
+        if token == "\n":
+            line += 1
+        elif token in "]}":
+            path.pop()
+            awaits_key = False
+        elif token == ",":
+            # Of an object the last part of the path is the key that the next one takes the place of.
+            awaits_key = not isinstance(path[-1], int)
+            if isinstance(path[-1], int):
+                path[-1] += 1
+        elif awaits_key:
+            path[-1] = key = json.loads(token)
+            if not _is_unicode(key):
+                raise ConfigError(f"{name}:{line}: an escape stands for no character.")
+            if tuple(path) in lines:
+                before = lines[tuple(path)]
+                raise ConfigError(f"{name}:{line}: the key '{key}' stands twice (first in line {before}).")
+            lines[tuple(path)] = line
+            awaits_key = False
+        else:
+            left -= 1
+            if left < 0 or len(path) > _DEPTH_MAX:
+                raise ConfigError(f"{name}:{line}: the configuration holds too many values or is nested too deeply.")
+            if path and isinstance(path[-1], int):
+                lines[tuple(path)] = line
+            if token == "{":
+                path.append("")
+                awaits_key = True
+            elif token == "[":
+                path.append(0)
+            elif token[0] == '"' and not _is_unicode(json.loads(token)):
+                raise ConfigError(f"{name}:{line}: an escape stands for no character.")
+    return lines
 
 
 _READERS = {"yaml": _yaml, "toml": _toml, "json": _json}

@@ -13,6 +13,8 @@ from buckia.local.state import State
 _BYTES_MAX = 16 << 20
 _CONFLICTS = "conflicts"
 _CHANGES = "changes"
+_APPLIED = (int, bytes, bytes, int, int, list, list)
+_TIP = (bytes, int, bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,14 @@ def load_applied(state: State, scope: str) -> Applied | None:
     if data is None:
         return None
     try:
-        changes, node, content, files, size, tips, heads = canonical.decode(data, size_max=_BYTES_MAX)
-    except (FormatError, ValueError):
-        return None
-    if changes != _changes(state):
+        value = canonical.decode(data, size_max=_BYTES_MAX)
+        changes, node, content, files, size, tips, heads = canonical.fields(value, _APPLIED, "applied state")
+        if changes != _changes(state):
+            return None
+        for tip in tips:
+            canonical.fields(tip, _TIP, "tip")
+        canonical.fields(heads, [bytes] * len(heads), "list of heads")
+    except FormatError:
         return None
     return Applied(
         Subtree(BlobId(node), content, files, size),
@@ -74,7 +80,10 @@ def load_conflicts(state: State) -> dict[str, tuple[str, ...]]:
         return {}
     try:
         items = canonical.decode(data, size_max=_BYTES_MAX)
-    except FormatError:
+        for item in items:
+            _, copies = canonical.fields(item, (str, list), "conflict")
+            canonical.fields(copies, [str] * len(copies), "list of copies")
+    except (FormatError, TypeError):  # TypeError: not even a list
         return {}
     return {path: tuple(copies) for path, copies in items}
 

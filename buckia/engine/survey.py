@@ -115,10 +115,16 @@ class Survey:
             else:
                 plan.rows[row.name] = row
         _one_per_name(plan, view)
-        if changed or plan.show or any(edit.others for edit in plan.edits):
+        if changed or plan.show or any(map(self._moves_names, plan.edits)):
             plan.show = True
             plan.changes = self._shown_changes(plan, view)
         return plan
+
+    def _moves_names(self, edit: Edit) -> bool:
+        """Whether other names in the directory may change with this edit: of siblings, or of what had to give way to
+        this name.
+        """
+        return edit.others or b"(conflict " in edit.entry_name or (self._work.fold is not None and edit.disk is None)
 
     def _subtree(self, path: Path) -> Subtree | None:
         return subtree_at(self._nodes, self._tree, path)

@@ -12,15 +12,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from buckia.errors import UsageError
+from buckia.local.ignore import IgnoreFile
 from buckia.local.paths import IGNORE_FILE
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
 
 _NOT_EXTENDABLE = re.compile(r"\$|\\[ZbB]|\(\?")
 """In expressions with one of these a match may vanish when the text goes on."""
@@ -46,7 +43,7 @@ class Filters:
         self._exclude = _compile("exclude_pattern", exclude)
         self._prunes = exclude is not None and not _NOT_EXTENDABLE.search(exclude)
         self._chosen = None if sync_paths is None else sorted({_clean(path) for path in sync_paths})
-        self._ignores: dict[str, tuple[bytes, GitIgnoreSpec]] = {}
+        self._ignores: dict[str, tuple[bytes, IgnoreFile]] = {}
         self._ignored: dict[str, bool] = {}
         self._salts: dict[str, bytes] = {}
         self.warnings: list[str] = []
@@ -61,17 +58,10 @@ class Filters:
 
     def add_ignore_file(self, directory: str, content: bytes) -> None:
         """Apply the ignore file that lies in ``directory`` (path in the folder; the top is empty)."""
-        from pathspec import GitIgnoreSpec  # most folders have no ignore file, and need not wait for this
-
-        lines: list[str] = []
-        for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
-            try:
-                GitIgnoreSpec.from_lines([line])
-            except (ValueError, re.error) as error:
-                self.warnings.append(f"{_join(directory, IGNORE_FILE)}, line {number} is no pattern: {error}.")
-            else:
-                lines.append(line)
-        self._ignores[directory] = (blake3(content).digest(), GitIgnoreSpec.from_lines(lines))
+        file = IgnoreFile(content.decode("utf-8-sig", "replace"))
+        where = _join(directory, IGNORE_FILE)
+        self.warnings += [f"{where}, {problem}." for problem in file.problems]
+        self._ignores[directory] = (blake3(content).digest(), file)
         self._ignored.clear()
         self._salts.clear()
 
@@ -120,7 +110,7 @@ class Filters:
             found = self._ignores.get(directory)
             if found is not None:
                 relative = path[len(directory) + 1 :] if directory else path
-                verdict = found[1].check_file(relative + "/" if is_directory else relative).include
+                verdict = found[1].ignores(relative, is_directory)
                 if verdict is not None:
                     ignored = verdict
                     break

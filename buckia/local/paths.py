@@ -112,8 +112,8 @@ def link_problem(depth: int, target: bytes, platform: Platform) -> str | None:
         return "the target is empty or holds a NUL"
     if platform is Platform.WINDOWS:
         target = target.replace(b"\\", b"/")
-        if target[1:2] == b":":
-            return "the target is absolute"
+        if b":" in target:
+            return "the target holds a colon, with which Windows names drives and streams"
     if target.startswith(b"/"):
         return "the target is absolute"
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]

@@ -77,23 +77,39 @@ def decode_rows(data: bytes) -> list[Row]:
         version, devices, items = msgpack.unpackb(data, use_list=False)
         if version != _FORMAT:
             raise FormatError("Rows of the local state have an unknown format.")
+        if type(devices) is not tuple or type(items) is not tuple:
+            raise FormatError("Rows of the local state are no rows.")
         known: dict[tuple[int, int], Dot] = {}
         return [_decode_row(item, devices, known) for item in items]
-    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
         raise FormatError(f"Rows of the local state are damaged: {error}.") from error
 
 
-def _decode_row(item: Any, devices: Any, known: dict[tuple[int, int], Dot]) -> Row:
+def _decode_row(item: Any, devices: tuple[Any, ...], known: dict[tuple[int, int], Dot]) -> Row:
     name, entry_name, kind, flat, content, mode, size, mtime_ns, stat, hidden = item
+    if not (
+        type(name) is bytes
+        and (entry_name is None or type(entry_name) is bytes)
+        and type(kind) is type(mode) is type(size) is type(mtime_ns) is type(hidden) is int
+        and kind >= 0
+        and type(flat) is tuple
+        and (stat is None or (type(stat) is tuple and len(stat) == 5))
+    ):
+        raise TypeError("a field is of the wrong type")
     dots: list[Dot] = []
     for position in range(0, len(flat), 2):
         key = (flat[position], flat[position + 1])
         dot = known.get(key)
         if dot is None:  # most rows of a directory share a few dots
-            dot = known[key] = Dot(DeviceId(devices[key[0]]), key[1])
+            dot = known[key] = _dot(devices, *key)
         dots.append(dot)
-    if isinstance(content, tuple):
-        content = FileContent(content[0], BlobId(content[1]))
+    if type(content) is tuple:
+        depth, blob = content
+        if type(depth) is not int or type(blob) is not bytes:
+            raise TypeError("a content is of the wrong type")
+        content = FileContent(depth, BlobId(blob))
+    elif content is not None and type(content) is not bytes:
+        raise TypeError("a content is of the wrong type")
     return Row(
         os.fsdecode(name),
         name if entry_name is None else entry_name,
@@ -106,3 +122,10 @@ def _decode_row(item: Any, devices: Any, known: dict[tuple[int, int], Dot]) -> R
         stat,
         bool(hidden),
     )
+
+
+def _dot(devices: tuple[Any, ...], number: Any, seq: Any) -> Dot:
+    device = devices[number]
+    if number < 0 or type(device) is not bytes or type(seq) is not int:
+        raise TypeError("a dot is of the wrong type")
+    return Dot(DeviceId(device), seq)

@@ -213,6 +213,76 @@ def test_what_the_adapter_gets(tmp_path: Path) -> None:
         create_sync_backend(BackendConfig(**stray.backend()))
 
 
+@pytest.mark.parametrize(
+    ("text_format", "text", "message"),
+    [
+        ("yaml", r'a: "\UFFFFFFFF"', "no valid YAML"),
+        ("yaml", r'a: "\ud800"', "t:1: an escape stands for no character"),
+        ("yaml", r'"\ud800": a', "t:1: an escape stands for no character"),
+        ("yaml", "a:\n - " + "[" * 20_000, "t:2: no valid YAML: it is nested too deeply"),
+        ("toml", "a = " + "9" * 5000, "a number is too long"),
+        ("toml", "a = '\udcff'", "not valid Unicode"),
+        ("json", '{\n"a": "\\ud800"}', "t:2: an escape stands for no character"),
+        ("json", '{\n"\\uDFFF": 1}', "t:2: an escape stands for no character"),
+        ("json", '{\n"a": [{"b": 1,\n"\\u0062": 2}]}', r"t:3: the key 'b' stands twice \(first in line 2\)"),
+        ("json", '{"a": ' + "[" * 40 + "]" * 40 + "}", "too deeply"),
+    ],
+)
+def test_text_that_has_no_meaning_is_refused_in_every_format(text_format: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(text, name="t", text_format=text_format)  # type: ignore[arg-type]
+
+
+def test_lines_of_toml_are_found_however_long_they_are() -> None:
+    spaces = " " * 100_000
+    document = parse(f"{spaces}\n{spaces}a . 'b c'{spaces}= 1\n", name="t", text_format="toml")
+    assert document.lines == {("a", "b c"): 2}
+
+
+def test_lines_of_json_do_not_depend_on_yaml() -> None:
+    long = "k" * 2000
+    text = f'{{\n"{long}":\n [1,\n {{}}, {{"\\u007f": "\x7f, ]\\"",\n"b": [[], 2]}}]}}'
+    document = parse(text, name="t", text_format="json")
+    assert document.values == {long: [1, {}, {"\x7f": '\x7f, ]"', "b": [[], 2]}]}
+    item = (long, 2)
+    assert document.lines == {
+        (long,): 2,
+        (long, 0): 3,
+        (long, 1): 4,
+        item: 4,
+        (*item, "\x7f"): 4,
+        (*item, "b"): 5,
+        (*item, "b", 0): 5,
+        (*item, "b", 1): 5,
+    }
+
+
+@pytest.mark.parametrize("key", ["pdf", "provider_settings.since"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1979-05-27", "holds 1979-05-27, a date or time; put it in quotes"),
+        ("07:32:00", "a date or time"),
+        ("[1979-05-27T07:32:00Z]", "a date or time"),
+        ("0x" + "f" * 4000, "a number that is too long"),
+    ],
+)
+def test_what_only_toml_can_say_is_refused(tmp_path: Path, key: str, value: str, message: str) -> None:
+    text = f'provider = "memory"\nbucket_name = "b"\n{key} = {value}\n'
+    assert message in refusal(tmp_path, text, "c.toml")
+
+
+@pytest.mark.parametrize("text_format", ["yaml", "json"])
+@pytest.mark.parametrize(
+    "value", ['"\n\x85/', "a\x85b", "a\n\u2028b", " \u2029", "\x7f", "'\n", "# a\n b", "\U0001f600\r\n"]
+)
+def test_what_is_written_can_be_read_back(text_format: str, value: str) -> None:
+    config = BuckiaConfig.from_mapping({"a": {"provider": "memory", "bucket_name": value, "pdf": {value: [value]}}})
+    text = config.to_text(text_format)  # type: ignore[arg-type]
+    again = BuckiaConfig.from_text(text, text_format=text_format)  # type: ignore[arg-type]
+    assert again["a"].dump() == config["a"].dump()
+
+
 def test_secrets_never_show(tmp_path: Path) -> None:
     config = BuckiaConfig.from_file(EXAMPLE)
     shown = f"{config!r} {config['common-assets']!r} {config['common-assets']} {config.to_text()}"

@@ -81,6 +81,8 @@ def test_the_display_form_means_the_same_and_makes_a_configuration(text: str) ->
         ("s3://b/a%2Fb", "without slashes"),
         ("s3://b/f#x", "%23"),
         ("memory://n/a/f", "names no store"),
+        ("s3://b/f?region=\udcff", "not valid Unicode"),
+        ("s3://b/f?endpoint=h\udcff", "not valid Unicode"),
     ],
 )
 def test_what_is_no_location(text: str, part: str) -> None:

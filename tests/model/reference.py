@@ -2,7 +2,7 @@
 
 It follows `specs/merge.md` and shares nothing with the engine. A folder is a set of records, each of which adds
 versions to paths and supersedes others; a state is a fold over any downward closed set of them. A device is its rows
-(what it shows, and which versions that stands for) beside its disk. `Reference.sync` says what one sync must publish
+(what it shows, and which versions that stands for) beside its disk. `Sync.expect` says what one sync must publish
 and leave on the disk:
 
 - I1: everything published is what was on some disk, and stays readable (`tests/model/bucket.py` reads it).

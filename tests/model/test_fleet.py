@@ -157,6 +157,10 @@ class FleetMachine(RuleBasedStateMachine):
     def sync_and_die(self, device: int, policy: str, call: int) -> None:
         self.act("sync", device, policy, dies_at=call)
 
+    @rule(device=devices, policy=policies, request=st.integers(1, 12), other=st.integers(0, 1))
+    def sync_while_another_syncs(self, device: int, policy: str, request: int, other: int) -> None:
+        self.act("sync", device, policy, meanwhile=(request, other))
+
     @rule()
     def deliver(self) -> None:
         with self.acting() as world:

@@ -96,6 +96,25 @@ def test_deleting_two_of_three_sides_writes_the_third_anew() -> None:
     assert kept in texts(world, 0)
 
 
+def test_a_name_like_that_of_a_copy_gives_it_back() -> None:
+    world = in_step()
+    world.write(0, "p")
+    world.sync(0)
+    device = world.fleet.devices[0].id
+    assert device is not None
+    name = f"p (conflict {device.hex()[:6]} {world.fleet.devices[0].state.own_seq()})"
+    world.write(1, name)
+    world.wait(10**10)
+    world.write(1, "p")
+    for number in (1, 0, 1):
+        world.sync(number, "ask")
+    assert len(world.copies(1)) == 2
+    world.delete(1, name)
+    world.sync(1)
+    assert world.copies(1) == [name]
+    world.quiesce()
+
+
 def test_a_directory_and_a_file_deleted_at_once_are_not_both_lost() -> None:
     world = in_step()
     world.write(0, "p")

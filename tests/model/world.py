@@ -14,7 +14,7 @@ from blake3 import blake3
 from buckia.errors import RefusedError
 from tests.model.bucket import KINDS, BucketView, parse_record
 from tests.model.reference import Device as Memory
-from tests.model.reference import Disk, Dot, Expected, Folder, Record, Run, Sync, Tree, Value, Version, apply
+from tests.model.reference import Disk, Dot, Expected, Folder, Record, Row, Run, Sync, Tree, Value, Version, apply
 from tests.support.fleet import PREFIX, ROOT, Device, Fault, Fleet, Outcome, Plan, Scope
 from tests.support.memory_fs import SimulatedCrash
 
@@ -185,12 +185,15 @@ class World:
         late_puts: int = 0,
         late_deletes: int = 0,
         dies_at: int = 0,
+        meanwhile: tuple[int, int] | None = None,
     ) -> Outcome:
-        """Sync one device, and check all promises about it. ``dies_at``: the process ends at that call of the file
-        system.
+        """Sync one device, and check all promises about it.
+
+        ``dies_at``: the process ends at that call of the file system. ``meanwhile``: before the request of that number
+        another device makes a whole sync.
         """
         extras = {"paths": paths, "exclude": exclude, "faults": faults, "retries": retries}
-        extras |= {"late_puts": late_puts, "late_deletes": late_deletes, "dies_at": dies_at}
+        extras |= {"late_puts": late_puts, "late_deletes": late_deletes, "dies_at": dies_at, "meanwhile": meanwhile}
         words = [repr(number), repr(policy), repr(delete_orphaned), *(f"{k}={v!r}" for k, v in extras.items() if v)]
         self.history.append(f"world.sync({', '.join(words)})")
         device, memory = self.fleet.devices[number], self.memories[number]
@@ -201,6 +204,8 @@ class World:
         plan = Plan(policy, delete_orphaned, Scope(paths, exclude), faults, retries)  # type: ignore[arg-type]
         if dies_at:
             device.files.hook = _dying(dies_at)
+        if meanwhile is not None and meanwhile[1] != number:
+            self.fleet.network.at_request[meanwhile[0]] = lambda: self._meanwhile(meanwhile[1])
         outcome = self.fleet.sync(device, plan)
         own = own if device.id == id_before else 0
         memory.recall(before)
@@ -227,6 +232,14 @@ class World:
         if wrong:
             raise Disagreement(f"deleted in the bucket: {wrong}")
         return outcome
+
+    def _meanwhile(self, number: int) -> None:
+        """A sync in the middle of another one, unless that one has published what is not checked yet."""
+        self.view.refresh()
+        if all(dot in self.expected for dot in self.view.trees):
+            written = len(self.history)
+            self.sync(number)
+            del self.history[written:]
 
     def _settled(self, device: Device, memory: Memory, id_before: bytes | None) -> bool:
         """Take the rows of a commit that was under way, if it was finished by now. False: it is still under way."""
@@ -375,7 +388,7 @@ class World:
     def _row_of_unchanged(
         found: tuple[str, frozenset[Dot], bool] | None, name: str, rows: dict[str, Row], expected: Expected
     ) -> None:
-        """The row of something that a failed run left alone: it may have been announced to go, or to stand for other versions."""
+        """The row of something that a failed run left alone: it may have been announced to go, or stand for others."""
         final = expected.rows.get(name)
         if found is None or name not in rows:
             return
@@ -474,5 +487,7 @@ class World:
             requests = [verb for verb, _ in outcome.log]
             if requests != ["list"]:
                 raise Disagreement(f"a sync without changes made the requests {outcome.log}")
+        if damages := self.fleet.damages(read_data=True):
+            raise Disagreement(f"verify reports {damages}")
         if len(roots) != 1:
             raise Disagreement(f"content roots {roots}")

@@ -276,6 +276,7 @@ class Fleet:
             )
             repository.open()
             return verify(repository, Inline(), read_data=read_data, progress=Progress()).damaged
+
     @staticmethod
     def tree(device: Device) -> dict[str, bytes | str | None]:
         """What the user sees: paths without what is buckia's own."""

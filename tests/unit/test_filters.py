@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +141,93 @@ def test_lines_that_are_no_patterns_are_reported_and_skipped() -> None:
     assert not filters.covers("d/x.log", False)
     assert len(filters.warnings) == 1
     assert "d/.buckiaignore, line 1" in filters.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("*a" * 250 + "b", "a" * 255),
+        ("*" * 40 + "x", "a" * 255),
+        ("?*" * 200 + "b", "a" * 255),
+        ("*" + "[a]" * 127 + "b*", "a" * 255),
+        ("**/a/" * 60 + "b", "/".join("a" * 128)),
+        ("**/*a/" * 60 + "*b", "/".join(["a" * 31] * 128)),
+        ("**/" + "*a/" * 64 + "*b/**/x", "/".join(["a" * 31] * 128)),
+    ],
+)
+def test_no_ignore_line_takes_long_to_tell_that_it_does_not_match(line: str, name: str) -> None:
+    assert ignoring(("", line)).covers(name, False)
+
+
+def test_what_an_ignore_file_may_hold_is_limited() -> None:
+    filters = ignoring(("", "*" * 513 + "\n#" + "-" * 600 + "\n" + "*.a\n" * 1000 + "*.b\nplain\n"))
+    assert filters.warnings == [
+        ".buckiaignore, line 1 is no pattern: it is longer than 512 characters.",
+        ".buckiaignore, line 1003 is no pattern: only 1000 lines of a file may have wildcards.",
+    ]
+    assert [filters.covers(name, False) for name in ("x.a", "x.b", "plain")] == [False, True, False]
+    assert len(ignoring(("", "[\n" * 1000)).warnings) == 11
+
+
+@pytest.mark.parametrize(
+    ("line", "ignored"),
+    [
+        ("[[]", "["),
+        ("[a--b]", ""),
+        ("[+--]", "-"),
+        ("[a&&b]", "ab&"),
+        ("[a||b]", "ab|"),
+        ("[a~~b]", "ab~"),
+        ("[]a]", "]a"),
+        ("[[:alpha:]]", "ab"),
+        ("[^]]", "[ab&|~-"),
+        (r"[\]a]", "]a"),
+    ],
+)
+def test_brackets_are_those_of_gitignore_and_warn_of_nothing(line: str, ignored: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filters = ignoring(("", line))
+    assert {character for character in "[]ab&|~-" if not filters.covers(character, False)} == set(ignored)
+
+
+@pytest.mark.parametrize(
+    ("line", "ignored", "covered"),
+    [
+        ("**/b", ["b", "a/b"], ["a/bb"]),
+        ("a/**", ["a/b", "a/b/c"], ["a"]),
+        ("a/**/c", ["a/c", "a/b/c", "a/b/b/c"], ["b/c", "a/b"]),
+        ("**/a/**/b/**", ["a/b/c", "x/a/y/b/c"], ["a/b", "b/a/b"]),
+        ("**", ["b", "a/b"], []),
+        ("/*", ["a", "b/c"], []),
+        ("a/*", ["a/b", "a/b/c"], ["a", "b/a"]),
+        ("a/?", ["a/b"], ["a/bb"]),
+        ("a**c", ["ac", "abc", "x/abc"], ["a/c"]),
+        (r"a\/b", ["a/b"], ["b"]),
+        (r"\!x", ["!x"], ["x"]),
+        ("!x", [], ["x", "!x"]),
+        (r"y\  ", ["y "], ["y"]),
+        ("y ", ["y"], ["y "]),
+        ("b", ["b", "a/b", "b/a"], ["ab"]),
+        ("/b", ["b"], ["a/b"]),
+        ("a/b", ["a/b"], ["x/a/b"]),
+        ("a//b", [], ["a/b"]),
+        ("/", [], ["a"]),
+        ("a\u2028b", ["a\u2028b"], ["a", "b"]),
+        ("x\r", ["x"], ["x\r"]),
+    ],
+)
+def test_patterns_match_the_paths_that_git_matches(line: str, ignored: list[str], covered: list[str]) -> None:
+    filters = ignoring(("", f"{line}\n"))
+    assert [path for path in (*ignored, *covered) if filters.covers(path, False)] == covered
+
+
+def test_the_last_line_that_matches_decides() -> None:
+    filters = ignoring(("", "*.log\n!keep.log\nkeep.*\n!/d/keep.log\nd/\n!e/\n"))
+    assert not filters.covers("keep.log", False)
+    assert not filters.covers("d/keep.log", False)
+    assert filters.covers("d", False)
+    assert filters.covers("e", True)
 
 
 def test_bytes_that_are_no_text_do_no_harm() -> None:

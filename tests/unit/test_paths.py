@@ -170,7 +170,9 @@ def test_links_that_lead_out_are_told(depth: int, target: str, inside: bool) -> 
         assert (link_problem(depth, target.encode(), platform) is None) == inside
 
 
-@pytest.mark.parametrize("target", [b"C:\\x", b"c:x", b"\\\\server\\share", b"\\x", b"..\\x"])
+@pytest.mark.parametrize(
+    "target", [b"C:\\x", b"c:x", "\u0540:".encode(), b"./C:x", b"a:b", b"\\\\server\\share", b"\\x", b"..\\x"]
+)
 def test_windows_has_more_ways_out(target: bytes) -> None:
     assert link_problem(0, target, Platform.WINDOWS) is not None
     assert link_problem(0, target, Platform.LINUX) is None

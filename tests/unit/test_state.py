@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +89,42 @@ def test_damaged_rows_are_told(data: bytes) -> None:
     except FormatError:
         return
     assert data[:1] == b"\x93"
+
+
+DEVICE = b"a" * 16
+SOUND: list[object] = [b"n", None, 0, [0, 1], [0, bytes(32)], 0o644, 5, 123, list(STAT), 0]
+
+
+def packed(devices: object, field: int = 9, value: object = 0) -> bytes:
+    """One row with a changed field."""
+    data: bytes = msgpack.packb([1, devices, [[*SOUND[:field], value, *SOUND[field + 1 :]]]])
+    return data
+
+
+def test_rows_are_rows() -> None:
+    assert len(decode_rows(packed([DEVICE]))) == 1
+
+
+@pytest.mark.parametrize("devices", [{0: DEVICE}, {1: DEVICE}, {"a": 1}, ["text"], [1], DEVICE, 7, None])
+def test_rows_with_other_devices_are_damaged(devices: object) -> None:
+    with pytest.raises(FormatError):
+        decode_rows(packed(devices))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in (0, 2, 3, 5, 6, 7, 9) for value in ("text", None, 1.5, {})),
+        *((1, value) for value in ("text", 1, [])),
+        *((2, value) for value in (-1, 3, True)),
+        *((3, value) for value in ([0], [-1, 1], [1, 1], ["a", 1], [0, b"a"], [None, None], {0: 1})),
+        *((4, value) for value in ("text", 1, {}, [], [0], ["a", b""], [0, "text"], [0, b"", 0])),
+        *((8, value) for value in ("text", 1, {}, [], [1] * 4)),
+    ],
+)
+def test_rows_with_a_field_of_the_wrong_type_are_damaged(field: int, value: object) -> None:
+    with pytest.raises(FormatError):
+        decode_rows(packed([DEVICE], field, value))
 
 
 # --- directories ---
