@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import AbstractContextManager
 
 from buckia.core.ids import ID_BYTES, BlobId, Buffer, DeviceId, ObjectId
@@ -131,9 +131,12 @@ class DeviceLedger:
         """Keep verified tree nodes: kind, id, raw bytes."""
         self._db.run_many("INSERT OR IGNORE INTO nodes (kind, id, data) VALUES (?, ?, ?)", nodes)
 
-    def trim_nodes(self, keep: int) -> None:
-        """Drop all but the ``keep`` newest nodes; those that are still needed come from the bucket again."""
-        self._db.run("DELETE FROM nodes WHERE number <= (SELECT max(number) FROM nodes) - ?", (keep,))
+    def keep_nodes(self, live: Set[BlobId]) -> None:
+        """Drop the nodes of states gone by, once they are more than those that live."""
+        (known,) = self._db.one("SELECT count(*) FROM nodes") or (0,)
+        if known > 2 * len(live):
+            gone = [(number,) for number, node in self._db.all("SELECT number, id FROM nodes") if node not in live]
+            self._db.run_many("DELETE FROM nodes WHERE number = ?", gone)
 
     def pending_packs(self) -> list[tuple[ObjectId, int, bytes]]:
         """Packs that were logged and not yet named by an acknowledged record: id, size, footer rows."""

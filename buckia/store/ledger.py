@@ -7,7 +7,7 @@ not vanish) and the outbox.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -73,6 +73,9 @@ class Ledger(Protocol):
 
     def add_nodes(self, nodes: Iterable[tuple[int, BlobId, bytes]]) -> None:
         """Keep verified tree nodes: kind, id, raw bytes."""
+
+    def keep_nodes(self, live: Set[BlobId]) -> None:
+        """Drop nodes that are not among these, when that is worth the trouble; the bucket has them all."""
 
     def pending_packs(self) -> list[PendingPack]:
         """Packs that were logged and not yet named by an acknowledged record."""
@@ -198,6 +201,10 @@ class MemoryLedger:
         """See `Ledger`."""
         for kind, node, raw in nodes:
             self._nodes[kind, node] = raw
+
+    def keep_nodes(self, live: Set[BlobId]) -> None:
+        """See `Ledger`."""
+        self._nodes = {key: raw for key, raw in self._nodes.items() if key[1] in live}
 
     def pending_packs(self) -> list[PendingPack]:
         """See `Ledger`."""

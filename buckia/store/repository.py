@@ -391,14 +391,18 @@ class Repository:
         return self._settle(*composed, on_acknowledge)
 
     def _consolidate(self, writer: PackWriter, tree: Subtree) -> None:
-        """Copy the live blobs of many small packs into the packs of this commit."""
+        """Copy the live blobs of many small packs into the packs of this commit; forget the nodes of old states."""
         index = self.catalog.index
+        nodes: set[BlobId] = set(writer.lists)
         small: dict[ObjectId, list[tuple[BlobType, BlobId]]] = {}
         # What is below a new list of chunks stays where it is until another time.
         for kind, blob in referenced(self.nodes, tree.id, set(writer.lists)):
+            if kind != BlobType.CHUNK:
+                nodes.add(blob)
             location = index.get(blob)
             if location is not None and self.catalog.pack_size(location.pack) < SMALL_PACK_BYTES:
                 small.setdefault(location.pack, []).append((kind, blob))
+        self.ledger.keep_nodes(nodes)
         if len(small) <= SMALL_PACKS_MAX:
             return
         kinds = {blob: kind for blobs in small.values() for kind, blob in blobs}

@@ -243,14 +243,16 @@ def test_the_rest_of_the_ledger(state: State) -> None:
     assert state.get_value("x") is None
 
 
-def test_nodes_and_their_trimming(state: State) -> None:
-    state.add_nodes((1, BlobId(ident(n)), b"%d" % n) for n in range(10))
-    state.add_nodes([(2, BlobId(ident(1)), b"other kind"), (1, BlobId(ident(1)), b"ignored")])
-    assert state.node(1, BlobId(ident(1))) == b"1"
-    assert state.node(2, BlobId(ident(1))) == b"other kind"
-    state.trim_nodes(keep=3)
-    assert [n for n in range(10) if state.node(1, BlobId(ident(n)))] == [8, 9]
-    assert state.node(2, BlobId(ident(1))) == b"other kind"
+def test_nodes_of_states_gone_by_are_dropped_when_they_are_many() -> None:
+    state = State.open(None, machine="m")
+    nodes = [(1, BlobId(bytes([number]) * 32), b"raw") for number in range(9)]
+    state.add_nodes(nodes)
+    live = {node for _, node, _ in nodes[:5]}
+    state.keep_nodes(live)
+    assert state.node(1, nodes[8][1]) == b"raw", "not worth the trouble yet"
+    live = {node for _, node, _ in nodes[:4]}
+    state.keep_nodes(live)
+    assert [state.node(1, node) for _, node, _ in nodes] == [b"raw"] * 4 + [None] * 5
 
 
 def test_segments(state: State) -> None:
