@@ -112,9 +112,9 @@ def open_client(settings: Settings, target: Target) -> BuckiaClient:
 def session(settings: Settings, target: Target) -> Iterator[BuckiaClient]:
     """An open client with logging set up; signals cancel what it does."""
     configure_logging(settings)
-    from buckia.client.runtime import return_large_buffers
+    from buckia.client.runtime import tune_process
 
-    return_large_buffers()
+    tune_process()
     with open_client(settings, target) as client, cancel_on_signals(client.cancel):
         yield client
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from buckia.core.content import chunks, runs
 from buckia.core.ids import BlobId, BlobType, blob_id
 from buckia.core.manifest import FileContent, Kind, Version
+from buckia.core.pack import BlobRow
 from buckia.engine.work import Executor, in_order
 from buckia.errors import BuckiaError, CancelledError, FormatError, IntegrityError, LocalError
 from buckia.local.fs import DiskFullError
@@ -22,6 +23,8 @@ from buckia.store.repository import Repository
 
 WINDOW_BYTES = 6 << 20
 """So much of a file is gathered at a time."""
+SMALL_RANGE_BYTES = 8 << 20
+"""Raw bytes of small files that are read together."""
 BATCH_FILES = 20_000
 """So many files of one chunk are looked up and grouped by pack at a time."""
 
@@ -120,15 +123,24 @@ class Fetcher:
             for item in by_chunk.pop(blob):
                 yield Fetched(item, None, f"no pack that a record names holds its chunk {blob.hex()[:12]}")
 
-        def work(piece: Range) -> list[Fetched]:
-            done: list[Fetched] = []
-            for blob, raw in self._fetch(piece):
+        # Reading and opening is for the workers; so many small files are written faster by one thread than by several.
+        for blobs in in_order(self._executor, self._fetch, self._small_ranges(by_chunk)):
+            for blob, found in blobs:
                 for item in by_chunk[blob]:
-                    done.append(Fetched(item, None, raw) if isinstance(raw, str) else self._write(item, raw))
-            return done
+                    yield Fetched(item, None, found) if isinstance(found, str) else self._write(item, found)
 
-        for fetched in in_order(self._executor, work, self._repo.reader.plan(by_chunk)):
-            yield from fetched
+    def _small_ranges(self, blobs: Iterable[BlobId]) -> Iterator[Range]:
+        """The reads that bring these blobs, cut so that the blobs of one do not weigh much in memory."""
+        for piece in self._repo.reader.plan(blobs):
+            rows: list[BlobRow] = []
+            size = 0
+            for row in piece.rows:
+                if rows and size + row.raw_length > SMALL_RANGE_BYTES:
+                    yield from ranges(piece.pack, rows)
+                    rows, size = [], 0
+                rows.append(row)
+                size += row.raw_length
+            yield from ranges(piece.pack, rows)
 
     def _local_file(self, blob: BlobId) -> bytes | None:
         """The bytes of a file that should have this content, if it still has."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat as stat_module
 import sys
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
@@ -60,6 +61,10 @@ _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW",
 _KINDS = {stat_module.S_IFREG: FILE, stat_module.S_IFLNK: SYMLINK, stat_module.S_IFDIR: DIRECTORY}
 _SYNC_THREADS = 8
 """Measured: 1000 small files take 0.17 s one after the other, 0.05 s with 8 threads, as the disk groups commits."""
+
+
+_SYNC_SLOW_SECONDS = 0.02
+"""A batch that is not flushed within this time goes on with threads."""
 
 
 def _entry(name: str, found: os.stat_result) -> DiskEntry:
@@ -268,9 +273,13 @@ class RealFileSystem:
     def sync_files(self, paths: Iterable[str]) -> None:
         """See ``FileSystem``."""
         todo = list(paths)
-        if len(todo) < 4:
-            for path in todo:
-                self._sync_file(path)
+        start = time.monotonic()
+        while todo:
+            # Where a flush costs next to nothing (memory, a cached disk), threads would only be in each other's way.
+            self._sync_file(todo.pop())
+            if time.monotonic() - start > _SYNC_SLOW_SECONDS:
+                break
+        if not todo:
             return
         with ThreadPoolExecutor(min(_SYNC_THREADS, len(todo))) as pool:
             for _ in pool.map(self._sync_file, todo):

@@ -77,6 +77,8 @@ class Writer:
         self._prefix = f"{TEMPORARY}{token}-"
         self._numbers = count(1)
         self._unflushed: set[str] = set()
+        self._known: set[str] | None = None
+        """Directories that were looked at while a batch is being placed: they need not be for each of its files."""
         self._staged: set[str] = set()
         """Absolute paths of staged files that are neither placed nor discarded."""
 
@@ -142,7 +144,9 @@ class Writer:
 
         One outcome for each, in order; the staged file of one that failed is removed. ``DiskFullError`` ends it all.
         """
+        self._known = set()
         results = [self._place(placement, when) for placement in placements]
+        self._known = None
         self.flush()
         return results
 
@@ -170,6 +174,8 @@ class Writer:
         present = self._verified(placement.path, target, placement.expected)
         if present is None:
             return
+        if self._known and (present.kind == DIRECTORY or placement.trash):
+            self._known.clear()
         if present.kind == DIRECTORY:
             self._fs.rmdir(target)
             self._renamed_in(placement.path)
@@ -312,6 +318,11 @@ class Writer:
     def _checked(self, path: str) -> str:
         """The absolute path, if every directory on the way is one (and no link to one)."""
         parts = path.split("/")
+        target = safe_join(self._root, *parts)
+        known = self._known
+        above = path.rpartition("/")[0]
+        if known is not None and above in known:
+            return target
         for depth in range(1, len(parts)):
             where = safe_join(self._root, *parts[:depth])
             present = self._fs.stat(where)
@@ -319,7 +330,9 @@ class Writer:
                 raise VanishedError(f"The directory {printable('/'.join(parts[:depth]))} does not exist.")
             if present.kind != DIRECTORY:
                 raise _changed("/".join(parts[:depth]))
-        return safe_join(self._root, *parts)
+        if known is not None:
+            known.add(above)
+        return target
 
     def _verified(self, path: str, where: str, expected: Stat | None) -> DiskEntry | None:
         present = self._fs.stat(where)
