@@ -21,10 +21,12 @@ from buckia.local.writer import Staged, Writer
 from buckia.store.reader import Range, ranges
 from buckia.store.repository import Repository
 
-WINDOW_BYTES = 6 << 20
+WINDOW_BYTES = 4 << 20
 """So much of a file is gathered at a time."""
-SMALL_RANGE_BYTES = 8 << 20
+SMALL_RANGE_BYTES = 4 << 20
 """Raw bytes of small files that are read together."""
+AHEAD = 8
+"""Windows and ranges that are under way at a time: with their packs' bytes some 10 MB each."""
 BATCH_FILES = 20_000
 """So many files of one chunk are looked up and grouped by pack at a time."""
 
@@ -83,6 +85,7 @@ class Fetcher:
         self._executor = executor
         self._sources = sources
         self._report = report
+        self._ahead = min(executor.width + 1, AHEAD)
         self.bytes_reused = 0
 
     def stage(self, wanted: Iterable[Wanted]) -> Generator[Fetched, None, None]:
@@ -124,7 +127,7 @@ class Fetcher:
                 yield Fetched(item, None, f"no pack that a record names holds its chunk {blob.hex()[:12]}")
 
         # Reading and opening is for the workers; so many small files are written faster by one thread than by several.
-        for blobs in in_order(self._executor, self._fetch, self._small_ranges(by_chunk)):
+        for blobs in in_order(self._executor, self._fetch, self._small_ranges(by_chunk), self._ahead):
             for blob, found in blobs:
                 for item in by_chunk[blob]:
                     yield Fetched(item, None, found) if isinstance(found, str) else self._write(item, found)
@@ -177,7 +180,7 @@ class Fetcher:
             item, window, offsets, reason = prepared
             return Fetched(item, None, reason) if reason else self._staged(item, lambda: self._read(window, offsets))
 
-        yield from in_order(self._executor, work, map(self._prepare, items))
+        yield from in_order(self._executor, work, map(self._prepare, items), self._ahead)
 
     def _prepare(self, item: Wanted) -> tuple[Wanted, Runs, dict[BlobId, tuple[str, int]], str]:
         """The chunks of a file and where they may be on disk; or why that cannot be known."""
@@ -230,7 +233,7 @@ class Fetcher:
         def read(window: Runs) -> list[bytes]:
             return self._read(window, offsets)
 
-        for pieces in in_order(self._executor, read, self._windows(item, content), self._executor.width + 1):
+        for pieces in in_order(self._executor, read, self._windows(item, content), self._ahead):
             yield from pieces
 
     def _windows(self, item: Wanted, content: FileContent) -> Iterator[Runs]:
