@@ -43,7 +43,7 @@ class MemorySync(BaseSync):
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._lock:
-            found = [self._info(key) for key in sorted(self.objects) if key.startswith(prefix)]
+            found = [self._info(key) for key in sorted(filter(lambda key: key.startswith(prefix), self.objects))]
         yield from found
 
     def _delete(self, key: str) -> None:
