@@ -101,11 +101,16 @@ class QuotaExceeded(BucketError):
 
 
 class Transient(BucketError):
-    """A failure that may pass: ``retry_after`` is the provider's wish in seconds, if it named one."""
+    """A failure that may pass: ``retry_after`` is the provider's wish in seconds, if it named one; ``throttled`` says
+    that it wants fewer requests.
+    """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, throttled: bool = False, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+        self.throttled = throttled
 
 
 class LocalError(BuckiaError):

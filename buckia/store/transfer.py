@@ -2,7 +2,8 @@
 
 A verb is tried ``1 + retries`` times, and again only after `Transient`: a put whose answer was lost is simply
 repeated, as no key is ever written with other bytes. Between attempts it waits a random part of 0.5, 1, 2 .. 60
-seconds, or as long as the provider asked for.
+seconds, or as long as the provider asked for; when the provider complains of too many requests the bucket's pacer is
+told.
 
 Work in the background runs on up to ``workers`` threads, which start when there is work; with ``workers=0`` everything
 happens in the caller's thread, in order. One budget bounds the bytes in flight: whoever submits beyond it waits. The
@@ -11,6 +12,7 @@ first error wins: it drops what is queued and is raised by the next submission o
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -109,9 +111,10 @@ class Transfer:
 
     # In the foreground.
 
-    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """`BaseSync.get` with retries."""
-        return self._attempts("get", partial(self.backend.get, key, offset=offset, length=length), self._check)
+    def get(self, key: str, offset: int = 0, length: int | None = None, *, cached: bool = False) -> bytes:
+        """`BaseSync.get` with retries; with ``cached`` a CDN may answer."""
+        call = partial(self.backend.get, key, offset=offset, length=length, cached=cached)
+        return self._attempts("get", call, self._check)
 
     def put(self, key: str, data: Buffer) -> ObjectInfo:
         """`BaseSync.put` with retries."""
@@ -122,8 +125,19 @@ class Transfer:
         return self._attempts("stat", partial(self.backend.stat, key), self._check)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """`BaseSync.list`, complete and by the order of the keys, with retries from the start."""
-        found = self._attempts("list", lambda: [*self.backend.list(prefix)], self._check)
+        """`BaseSync.list`, complete and by the order of the keys: each page with retries, those that do not wait for
+        each other side by side.
+        """
+        found: list[ObjectInfo] = []
+        tokens: list[str | None] = [None]
+        while tokens:
+            calls = [partial(self.backend.list_page, prefix, token) for token in tokens]
+            if len(calls) == 1:
+                pages = [self._attempts("list", calls[0], self._check)]
+            else:
+                pages = [*self._ordered((0, "list", call) for call in calls)]
+            found += [info for page in pages for info in page.objects]
+            tokens = [token for page in pages for token in page.more]
         return sorted(found, key=lambda info: info.key)
 
     def delete(self, key: str) -> None:
@@ -137,6 +151,12 @@ class Transfer:
         parts = (pending[start : start + size] for start in range(0, len(pending), size))
         for _ in self._ordered((0, "delete", partial(self.backend.delete_many, part)) for part in parts):
             self._check()
+
+    def upload_file(self, local_path: str | os.PathLike[str], key: str) -> ObjectInfo:
+        """`BaseSync.upload_file` with retries of each of its requests."""
+        return self.backend.upload_file(
+            local_path, key, attempt=lambda verb, call: self._attempts(verb, call, self._check)
+        )
 
     def map_get(self, requests: Iterable[tuple[str, int, int | None]]) -> Iterator[bytes]:
         """The bytes of each (key, offset, length), in order, read ahead within the budget.
@@ -198,6 +218,8 @@ class Transfer:
                 with self._limits.get(verb, nullcontext()):
                     return call()
             except Transient as error:
+                if error.throttled and self.backend.pacer is not None:
+                    self.backend.pacer.throttled()
                 if attempt == self._retries or (error.retry_after or 0) > RETRY_AFTER_MAX:
                     raise
                 backoff = self._random() * min(BACKOFF_MAX, BACKOFF_MIN * 2**attempt)

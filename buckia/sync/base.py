@@ -2,9 +2,10 @@
 
 An adapter derives from `BaseSync` and writes ``_put _get _stat _list _delete _close``, and where the provider can do
 it ``_delete_many`` and ``_copy``. It declares its `Capabilities` and turns what its library raises into the closed set
-by `_translate`. It never waits, retries or keeps state between calls: only ``store.transfer`` looks at `Transient`.
-`BaseSync` checks keys and ranges, translates errors and counts requests, so that an adapter holds nothing but its
-provider. What a bucket must guarantee is `buckia.sync.contract`, one function per sentence.
+by `_translate`. It never waits, retries or keeps state between calls: only ``store.transfer`` looks at `Transient`,
+and decides by a `Pacer` when a request may begin. `BaseSync` checks keys and ranges, translates errors and counts
+requests, so that an adapter holds nothing but its provider. What a bucket must guarantee is `buckia.sync.contract`, one
+function per sentence.
 
 The closed set: `ObjectNotFound`, `BucketNotFound`, `RangeNotSatisfiable`, `PreconditionFailed`, `AccessDenied`,
 `AuthenticationError`, `QuotaExceeded`, `Transient`, else `BucketError`. Methods are safe to call from several threads.
@@ -13,24 +14,28 @@ The closed set: `ObjectNotFound`, `BucketNotFound`, `RangeNotSatisfiable`, `Prec
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
-from buckia.errors import BucketError, BuckiaError, LocalError, RangeNotSatisfiable, Transient, UsageError
+from buckia.errors import BucketError, BuckiaError, RangeNotSatisfiable, Transient, UsageError
 from buckia.events import Traffic
+from buckia.sync.admin import BucketAdmin
+from buckia.sync.body import PacedBody, read_slices
+from buckia.sync.files import PART_BYTES, read_file, replacing
 
 Buffer = bytes | bytearray | memoryview
 Verb = Literal["put", "get", "list", "delete", "stat"]
+Attempt = Callable[[Verb, Callable[[], Any]], Any]
+"""Makes one request, as often as it takes, and returns what it returned."""
 
 KEY_BYTES_MAX = 1024
-_PART_BYTES = 16 << 20
 _FORBIDDEN = frozenset(map(chr, [*range(0x20), 0x7F])) | {"\\"}
 
 
@@ -67,6 +72,50 @@ class Capabilities:
     """The provider copies an object within the bucket."""
     concurrency: Mapping[str, int] = field(default_factory=dict)
     """Most requests at a time by verb; a verb that is not named has no limit of its own."""
+    requests_per_second: float = 0.0
+    """Rate that the provider allows on average; 0: none is known."""
+    burst: int = 1
+    """Requests that may come at once, if there was a pause before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of a listing. ``more`` are tokens of further pages, of any number and in any order: one that
+    continues this page, or one for each directory in it; an empty one ends this branch.
+    """
+
+    objects: Sequence[ObjectInfo]
+    more: Sequence[str] = ()
+
+
+class Pacer(Protocol):
+    """Decides when a request may begin and bytes may flow: each call returns as soon as they may."""
+
+    def request(self, verb: Verb) -> None:
+        """One request is about to be made."""
+
+    def uploading(self, count: int) -> None:
+        """So many bytes are about to be sent."""
+
+    def downloading(self, count: int) -> None:
+        """So many bytes have arrived."""
+
+    def throttled(self) -> None:
+        """The provider wants fewer requests."""
+
+    @property
+    def limits_bytes(self) -> bool:
+        """Bytes are limited, so bodies have to be sent and received in slices."""
+
+
+class CachedReads(Protocol):
+    """Another way to objects that never change: a CDN in front of the bucket."""
+
+    def read(self, key: str, offset: int, length: int | None) -> bytes | None:
+        """What `BaseSync._get` returns; ``None``, never an error, where it cannot be had here."""
+
+    def close(self) -> None:
+        """Frees connections."""
 
 
 def check_key(key: str) -> None:
@@ -111,13 +160,19 @@ class BaseSync(ABC):
     """A bucket. Subclasses write the primitives below; callers use the methods without an underscore.
 
     ``location`` names the bucket in messages, ``capabilities`` says what it can do, ``traffic`` counts requests and
-    payload bytes (assign a new `Traffic` to count one operation).
+    payload bytes (assign a new `Traffic` to count one operation), ``admin`` has the provider's own verbs.
     """
+
+    paces_bodies: ClassVar[bool] = False
+    """The adapter tells the pacer of bytes while they flow; otherwise it is told of whole bodies here."""
 
     def __init__(self, location: str, capabilities: Capabilities) -> None:
         self.location = location
         self.capabilities = capabilities
         self.traffic = Traffic()
+        self.pacer: Pacer | None = None
+        self.cdn: CachedReads | None = None
+        self.admin = BucketAdmin(location)
         self._traffic_lock = threading.Lock()
 
     # What an adapter writes. Keys and ranges arrive checked.
@@ -139,9 +194,9 @@ class BaseSync(ABC):
         """Size and what else is known of one object."""
 
     @abstractmethod
-    def _list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with ``prefix``, each once, in any order. Every page after the first is
-        counted by `_count`.
+    def _list(self, prefix: str, token: str | None) -> Page:
+        """A page of the objects whose key begins with ``prefix``: the first one, or that of a token from another
+        page. All pages together have each object once, in any order.
         """
 
     @abstractmethod
@@ -184,15 +239,18 @@ class BaseSync(ABC):
         if len(view) > self.capabilities.object_bytes_max:
             raise BucketError(f"{self.location}: {key}: {len(view)} bytes are more than one object may have here.")
         with self._request("put", key):
+            if self.pacer is not None and not self.paces_bodies:
+                self.pacer.uploading(len(view))
             info = self._put(key, view, if_absent)
         self._count_bytes(uploaded=len(view))
         return info
 
-    def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+    def get(self, key: str, *, offset: int = 0, length: int | None = None, cached: bool = False) -> bytes:
         """Reads exactly ``length`` bytes from ``offset``, or to the end of the object.
 
         Raises `ObjectNotFound`, `RangeNotSatisfiable` when the object is shorter (an ``offset`` at its end or beyond
-        counts, except for 0), `Transient` when the answer was cut short on its way.
+        counts, except for 0), `Transient` when the answer was cut short on its way. With ``cached`` a CDN may answer:
+        only for a name that was learned from the bucket itself, as a CDN remembers what it did not find.
         """
         check_key(key)
         if offset < 0 or (length is not None and length < 0):
@@ -201,11 +259,13 @@ class BaseSync(ABC):
             # No provider has an expression for an empty range.
             self._check_end(key, offset)
             return b""
-        with self._request("get", key):
-            data = self._get(key, *((offset, length) if self.capabilities.range_get else (0, None)))
-        self._count_bytes(downloaded=len(data))
-        if not self.capabilities.range_get:
-            data = data[offset:][:length]
+        data = self._cached(key, offset, length) if cached else None
+        if data is None:
+            with self._request("get", key):
+                data = self._get(key, *((offset, length) if self.capabilities.range_get else (0, None)))
+            self._count_bytes(downloaded=len(data))
+            if not self.capabilities.range_get:
+                data = data[offset:][:length]
         if length is not None and len(data) < length:
             self._check_end(key, offset + length)
             raise Transient(f"{self.location}: {key}: {len(data)} bytes arrived instead of {length}.")
@@ -230,7 +290,21 @@ class BaseSync(ABC):
         path from a listed key checks it. Any failure raises: a listing that ends is complete.
         """
         check_prefix(prefix)
-        return self._checked_listing(prefix)
+        return self._all_pages(prefix)
+
+    def list_page(self, prefix: str = "", token: str | None = None) -> Page:
+        """One page of `list`: the first one, or that of a token from an earlier page. A listing is complete when no
+        token is left; tokens may be asked for in any order, and again.
+        """
+        check_prefix(prefix)
+        with self._request("list", prefix):
+            page = self._list(prefix, token)
+        for info in page.objects:
+            if not info.key.startswith(prefix):
+                raise BucketError(f"{self.location} lists {info.key!r} under {prefix!r}.")
+        if token is not None and token in page.more:
+            raise BucketError(f"{self.location} says that a listing goes on, and not where.")
+        return page
 
     def delete(self, key: str) -> None:
         """Deletes an object; one that is not there is fine."""
@@ -264,6 +338,8 @@ class BaseSync(ABC):
 
     def close(self) -> None:
         """Frees connections; may be called twice."""
+        if self.cdn is not None:
+            self.cdn.close()
         self._close()
 
     def __enter__(self) -> Self:
@@ -281,7 +357,7 @@ class BaseSync(ABC):
 
     def connect(self) -> None:
         """Proves that the bucket exists and may be listed; raises what is wrong otherwise."""
-        next(self.list("_buckia/"), None)
+        self.list_page("_buckia/")
 
     def test_connection(self) -> bool:
         """Whether `connect` succeeds."""
@@ -295,37 +371,27 @@ class BaseSync(ABC):
         """All objects whose key begins with ``prefix``, by key."""
         return {info.key: info for info in self.list(prefix)}
 
-    def upload_file(self, local_path: str | os.PathLike[str], key: str) -> ObjectInfo:
-        """Writes a local file as one object, read into memory whole."""
-        path = Path(local_path)
-        try:
-            size = path.stat().st_size
-            if size > self.capabilities.object_bytes_max:
-                raise BucketError(f"{path} is larger than one object may be at {self.location}.")
-            data = path.read_bytes()
-        except OSError as error:
-            raise LocalError(f"{path} cannot be read: {error.strerror}.") from error
-        return self.put(key, data)
+    def upload_file(
+        self, local_path: str | os.PathLike[str], key: str, *, attempt: Attempt = lambda verb, call: call()
+    ) -> ObjectInfo:
+        """Writes a local file as one object, read into memory whole unless the provider takes it in parts.
+
+        ``attempt`` makes each request: retries are the caller's.
+        """
+        data = read_file(Path(local_path), self.capabilities.object_bytes_max)
+        info: ObjectInfo = attempt("put", lambda: self.put(key, data))
+        return info
 
     def download_file(self, key: str, local_path: str | os.PathLike[str]) -> ObjectInfo:
         """Writes an object to a local file in parts of 16 MiB, beside it first; an existing file is replaced only by a
         whole object.
         """
-        path = Path(local_path)
         info = self.stat(key)
-        staged = path.with_name(f".buckia-tmp-{secrets.token_hex(8)}")
-        try:
-            with _local_errors(path), open(staged, "xb", buffering=0) as file:
-                for offset in range(0, info.size, _PART_BYTES):
-                    write_all(file.fileno(), self.get(key, offset=offset, length=min(_PART_BYTES, info.size - offset)))
-                os.fsync(file.fileno())
-            if info.size > _PART_BYTES and self.stat(key).etag != info.etag:
+        with replacing(Path(local_path)) as write:
+            for offset in range(0, info.size, PART_BYTES):
+                write(self.get(key, offset=offset, length=min(PART_BYTES, info.size - offset)))
+            if info.size > PART_BYTES and self.stat(key).etag != info.etag:
                 raise Transient(f"{self.location}: {key} was replaced while it was read.")
-            with _local_errors(path):
-                os.replace(staged, path)
-                fsync_directory(path.parent)
-        finally:
-            staged.unlink(missing_ok=True)
         return info
 
     def delete_file(self, key: str) -> None:
@@ -337,6 +403,27 @@ class BaseSync(ABC):
         check_key(key)
         return None
 
+    def signed_url(self, key: str, expires: int) -> str:
+        """An address at which anybody can read the object for ``expires`` seconds. Raises `UsageError` where the
+        provider has none.
+        """
+        check_key(key)
+        raise UsageError(f"{self.location} has no signed URLs.")
+
+    # For adapters with ``paces_bodies``.
+
+    def _body(self, data: memoryview) -> memoryview | PacedBody:
+        """What to hand to an HTTP library as the body of a put: the bytes, or where bandwidth is limited a file."""
+        if self.pacer is None or not self.pacer.limits_bytes:
+            return data
+        return PacedBody(data, self.pacer.uploading)
+
+    def _received(self, read: Callable[[int], bytes]) -> bytes:
+        """The whole body of an answer; ``read(count)`` returns the next bytes of it, ``read(-1)`` all."""
+        if self.pacer is None or not self.pacer.limits_bytes:
+            return read(-1)
+        return read_slices(read, self.pacer.downloading)
+
     # Counting.
 
     def count_retry(self) -> None:
@@ -345,11 +432,15 @@ class BaseSync(ABC):
             self.traffic.retries += 1
 
     def _count(self, verb: Verb) -> None:
+        if self.pacer is not None:
+            self.pacer.request(verb)
         requests = self.traffic.requests
         with self._traffic_lock:
             setattr(requests, verb, getattr(requests, verb) + 1)
 
     def _count_bytes(self, *, uploaded: int = 0, downloaded: int = 0) -> None:
+        if self.pacer is not None and downloaded and not self.paces_bodies:
+            self.pacer.downloading(downloaded)
         with self._traffic_lock:
             self.traffic.bytes_uploaded += uploaded
             self.traffic.bytes_downloaded += downloaded
@@ -369,37 +460,22 @@ class BaseSync(ABC):
                 raise
             raise translated from error
 
-    def _checked_listing(self, prefix: str) -> Iterator[ObjectInfo]:
-        with self._request("list", prefix):
-            for info in self._list(prefix):
-                if not info.key.startswith(prefix):
-                    raise BucketError(f"{self.location} lists {info.key!r} under {prefix!r}.")
-                yield info
+    def _all_pages(self, prefix: str) -> Iterator[ObjectInfo]:
+        tokens: deque[str | None] = deque([None])
+        while tokens:
+            page = self.list_page(prefix, tokens.popleft())
+            yield from page.objects
+            tokens.extend(page.more)
+
+    def _cached(self, key: str, offset: int, length: int | None) -> bytes | None:
+        if self.cdn is None:
+            return None
+        with self._request("get", key):
+            data = self.cdn.read(key, offset, length)
+        if data is not None:
+            self._count_bytes(downloaded=len(data))
+        return data
 
     def _check_end(self, key: str, end: int) -> None:
         if self.stat(key).size < end:
             raise RangeNotSatisfiable(f"{self.location}: {key} ends before byte {end}.")
-
-
-def write_all(descriptor: int, data: Buffer) -> None:
-    """Writes all bytes to a descriptor, however many calls it takes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def fsync_directory(path: str | os.PathLike[str]) -> None:
-    """Makes names that were created in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _local_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LocalError(f"{path} cannot be written: {error.strerror}.") from error

@@ -11,13 +11,13 @@ A plan that was not used up fails the ``with`` block: a test that never reached 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
 from buckia.errors import BuckiaError, ObjectNotFound, Transient
-from buckia.sync.base import BaseSync, ObjectInfo, Verb
+from buckia.sync.base import BaseSync, ObjectInfo, Page, Verb
 
 Act = Literal["before", "applied", "timeout", "short", "flip", "missing", "stale", "crash", "crash-applied", "error"]
 
@@ -139,13 +139,13 @@ class FaultySync(BaseSync):
         self._leave(fault, key)
         return info
 
-    def _list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def _list(self, prefix: str, token: str | None) -> Page:
         fault = self._arrive("list", prefix)
-        found = [*self.inner.list(prefix)]
+        page = self.inner.list_page(prefix, token)
         self._leave(fault, prefix)
         if fault is not None and fault.act == "stale":
-            found = self._stale(found, prefix, fault.newest)
-        yield from found
+            return Page(self._stale([*page.objects], prefix, fault.newest), page.more)
+        return page
 
     def _stale(self, found: list[ObjectInfo], prefix: str, newest: int) -> list[ObjectInfo]:
         with self._lock:

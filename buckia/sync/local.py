@@ -27,7 +27,8 @@ from buckia.errors import (
     QuotaExceeded,
     Transient,
 )
-from buckia.sync.base import BaseSync, Capabilities, ObjectInfo, check_key, write_all
+from buckia.sync.base import BaseSync, Capabilities, ObjectInfo, Page, check_key
+from buckia.sync.files import write_all
 
 TEMPORARY = ".buckia-tmp-"
 """Files of this prefix are puts that have not ended."""
@@ -99,13 +100,13 @@ class LocalSync(BaseSync):
         with self._file(key) as (_, found):
             return _info(key, found)
 
-    def _list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def _list(self, prefix: str, token: str | None) -> Page:
         *parents, begin = prefix.split("/")
         try:
             with self._directory(tuple(parents)) as directory:
-                yield from self._walk(directory, "".join(f"{part}/" for part in parents), begin)
+                return Page([*self._walk(directory, "".join(f"{part}/" for part in parents), begin)])
         except FileNotFoundError:
-            return
+            return Page(())
 
     def _walk(self, directory: int, path: str, begin: str = "") -> Iterator[ObjectInfo]:
         with os.scandir(directory) as entries:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from buckia.errors import ObjectNotFound, PreconditionFailed
-from buckia.sync.base import BaseSync, Capabilities, ObjectInfo
+from buckia.sync.base import BaseSync, Capabilities, ObjectInfo, Page
 
 
 class MemorySync(BaseSync):
@@ -41,10 +41,10 @@ class MemorySync(BaseSync):
             self._stored(key)
             return self._info(key)
 
-    def _list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def _list(self, prefix: str, token: str | None) -> Page:
         with self._lock:
-            found = [self._info(key) for key in sorted(filter(lambda key: key.startswith(prefix), self.objects))]
-        yield from found
+            keys = sorted([key for key in self.objects if key.startswith(prefix)])
+            return Page([self._info(key) for key in keys])
 
     def _delete(self, key: str) -> None:
         self._delete_many([key])

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ from buckia.errors import (
     Transient,
     UsageError,
 )
-from buckia.sync.base import BaseSync, Capabilities, ObjectInfo, check_key
+from buckia.sync.base import BaseSync, Capabilities, ObjectInfo, Page, check_key
 
 _BY_CODE: dict[str, type[BuckiaError]] = {
     **dict.fromkeys(("NoSuchKey", "NotFound", "404", "NoSuchVersion"), ObjectNotFound),
@@ -153,19 +153,18 @@ class S3Sync(BaseSync):
         answer = self._s3().head_object(Bucket=self._bucket, Key=key)
         return ObjectInfo(key, answer["ContentLength"], _etag(answer), {}, answer["LastModified"].timestamp())
 
-    def _list(self, prefix: str) -> Iterator[ObjectInfo]:
-        position: dict[str, str] = {}
-        while True:
-            page = self._s3().list_objects_v2(Bucket=self._bucket, Prefix=prefix, **position)
-            for item in page.get("Contents", ()):
-                yield ObjectInfo(item["Key"], item["Size"], _etag(item), {}, item["LastModified"].timestamp())
-            if not page.get("IsTruncated"):
-                return
-            token = page.get("NextContinuationToken")
-            if not token or token == position.get("ContinuationToken"):
-                raise BucketError(f"{self.location} says that a listing goes on, and not where.")
-            position = {"ContinuationToken": token}
-            self._count("list")
+    def _list(self, prefix: str, token: str | None) -> Page:
+        position = {} if token is None else {"ContinuationToken": token}
+        page = self._s3().list_objects_v2(Bucket=self._bucket, Prefix=prefix, **position)
+        objects = [
+            ObjectInfo(item["Key"], item["Size"], _etag(item), {}, item["LastModified"].timestamp())
+            for item in page.get("Contents", ())
+        ]
+        if not page.get("IsTruncated"):
+            return Page(objects)
+        if not page.get("NextContinuationToken"):
+            raise BucketError(f"{self.location} says that a listing goes on, and not where.")
+        return Page(objects, [page["NextContinuationToken"]])
 
     def _delete(self, key: str) -> None:
         self._s3().delete_object(Bucket=self._bucket, Key=key)

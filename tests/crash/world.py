@@ -36,7 +36,7 @@ from buckia.local.state import State
 from buckia.store.ledger import MemoryLedger
 from buckia.store.repository import Repository, snapshot_tree
 from buckia.store.transfer import Transfer
-from buckia.sync.base import ObjectInfo
+from buckia.sync.base import ObjectInfo, Page
 from buckia.sync.memory import MemorySync
 from tests.support.memory_fs import MemoryFileSystem, SimulatedCrash
 
@@ -78,9 +78,9 @@ class Bucket(MemorySync):
         self._world.asks("stat", key)
         return super()._stat(key)
 
-    def _list(self, prefix: str) -> Any:
+    def _list(self, prefix: str, token: str | None) -> Page:
         self._world.asks("list", prefix)
-        return super()._list(prefix)
+        return super()._list(prefix, token)
 
     def _delete(self, key: str) -> None:
         self._world.asks("delete", key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buckia.errors import BucketError, LocalError, ObjectNotFound, RangeNotSatisfiable, Transient, UsageError
-from buckia.sync.base import BaseSync, ObjectInfo, check_key, check_prefix
+from buckia.sync.base import BaseSync, ObjectInfo, Page, check_key, check_prefix
 from buckia.sync.faulty import Fault, FaultySync
 from buckia.sync.memory import MemorySync
 
@@ -124,8 +123,8 @@ def test_a_bug_in_an_adapter_stays_what_it_is() -> None:
 
 def test_a_listing_of_other_keys_than_asked_for_is_an_error() -> None:
     class Generous(MemorySync):
-        def _list(self, prefix: str) -> Iterator[ObjectInfo]:
-            return super()._list("")
+        def _list(self, prefix: str, token: str | None) -> Page:
+            return super()._list("", token)
 
     bucket = Generous()
     bucket.put("a", b"")
@@ -135,14 +134,35 @@ def test_a_listing_of_other_keys_than_asked_for_is_an_error() -> None:
 
 def test_a_listing_that_breaks_raises() -> None:
     class Breaking(MemorySync):
-        def _list(self, prefix: str) -> Iterator[ObjectInfo]:
-            yield from super()._list(prefix)
-            raise ConnectionResetError("reset")
+        def _list(self, prefix: str, token: str | None) -> Page:
+            if token is not None:
+                raise ConnectionResetError("reset")
+            return Page(super()._list(prefix, token).objects, ["2"])
 
     bucket = Breaking()
     bucket.put("a", b"")
     with pytest.raises(Transient):
         [*bucket.list()]
+
+
+def test_a_listing_that_goes_in_a_circle_is_an_error() -> None:
+    class Circular(MemorySync):
+        def _list(self, prefix: str, token: str | None) -> Page:
+            return Page((), ["again"])
+
+    with pytest.raises(BucketError, match="goes on, and not where"):
+        [*Circular().list()]
+
+
+def test_a_listing_may_branch() -> None:
+    class Tree(MemorySync):
+        def _list(self, prefix: str, token: str | None) -> Page:
+            below = {None: ["a", "b"], "a": [], "b": ["c"], "c": []}
+            return Page([ObjectInfo(token or "top", 0)], below[token])
+
+    bucket = Tree()
+    assert sorted(info.key for info in bucket.list()) == ["a", "b", "c", "top"]
+    assert bucket.traffic.requests.list == 4
 
 
 def test_counting_is_exact_with_many_threads() -> None:

@@ -22,7 +22,7 @@ from buckia.errors import (
     Transient,
     UsageError,
 )
-from buckia.sync.base import ObjectInfo
+from buckia.sync.base import ObjectInfo, Page
 from buckia.sync.faulty import Fault, FaultySync, SimulatedCrash
 from buckia.sync.memory import MemorySync
 from tests.transfers import PATIENCE, Crowded, FakeClock, make
@@ -66,22 +66,23 @@ def test_a_put_whose_answer_was_lost_is_repeated() -> None:
         assert bucket.get("a") == b"x"
 
 
-def test_a_listing_that_breaks_starts_again_and_is_sorted() -> None:
+def test_a_listing_that_breaks_goes_on_where_it_was_and_is_sorted() -> None:
     class Breaking(MemorySync):
         broken = False
 
-        def _list(self, prefix: str) -> Iterator[ObjectInfo]:
-            for number, info in enumerate(reversed([*super()._list(prefix)])):
-                if number == 1 and not self.broken:
-                    self.broken = True
-                    raise ConnectionResetError("reset")
-                yield info
+        def _list(self, prefix: str, token: str | None) -> Page:
+            if token is not None and not self.broken:
+                self.broken = True
+                raise ConnectionResetError("reset")
+            found = [*reversed(super()._list(prefix, None).objects)]
+            return Page(found[1:]) if token else Page(found[:1], ["2"])
 
     bucket = Breaking()
     for key in ("b", "a", "c"):
         bucket.put(key, b"")
     assert [info.key for info in make(bucket).list()] == ["a", "b", "c"]
     assert bucket.broken
+    assert bucket.traffic.requests.list == 3
 
 
 @pytest.mark.parametrize("retries", [0, 1, 4])

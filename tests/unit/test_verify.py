@@ -23,6 +23,7 @@ from buckia.engine.work import Inline
 from buckia.errors import AccessDenied, ForkError, RollbackError, Transient
 from buckia.events import Damage, VerifyResult
 from buckia.store.journal import Linked
+from buckia.sync.base import Page
 from buckia.sync.memory import MemorySync
 from tests.support.repositories import PREFIX, Folder, noise, open_repository
 
@@ -140,9 +141,11 @@ class TestWhole:
         folder, linked = three
         hidden = {only_pack(linked[0]), record_name(linked[1])}
         original = MemorySync._list
-        monkeypatch.setattr(
-            MemorySync, "_list", lambda self, prefix: (i for i in original(self, prefix) if i.key not in hidden)
-        )
+
+        def omitting(self: MemorySync, prefix: str, token: str | None) -> Page:
+            return Page([info for info in original(self, prefix, token).objects if info.key not in hidden])
+
+        monkeypatch.setattr(MemorySync, "_list", omitting)
         assert check(folder.bucket).clean
 
 

@@ -1,0 +1,58 @@
+"""Bodies of requests in slices, so that a bandwidth limit holds while they flow and not only between them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+SLICE_BYTES = 64 << 10
+"""Bytes that are sent or received between two questions to the pacer."""
+
+
+class PacedBody(io.RawIOBase):
+    """Bytes as a file that asks ``ask(count)`` before it hands out the next slice. HTTP libraries read it as a body."""
+
+    def __init__(self, data: memoryview, ask: Callable[[int], None]) -> None:
+        self._data = data
+        self._ask = ask
+        self._position = 0
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always: libraries find out the size by it."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, as files do; the position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to ``size`` bytes, never more than a slice; none at the end."""
+        left = max(0, len(self._data) - self._position)
+        count = min(left, SLICE_BYTES, left if size is None or size < 0 else size)
+        if count:
+            self._ask(count)
+        part = bytes(self._data[self._position : self._position + count])
+        self._position += count
+        return part
+
+
+def read_slices(read: Callable[[int], bytes], tell: Callable[[int], None]) -> bytes:
+    """All that ``read`` returns until it returns nothing, slice by slice; ``tell(count)`` is told of each."""
+    parts: list[bytes] = []
+    while part := read(SLICE_BYTES):
+        tell(len(part))
+        parts.append(part)
+    return b"".join(parts)
