@@ -12,7 +12,7 @@ from typing import NamedTuple
 from buckia.core import canonical
 from buckia.core.canonical import ascending, fields, within
 from buckia.core.ids import DEVICE_ID_BYTES, ID_BYTES, BlobId, Buffer, DeviceId, ObjectId
-from buckia.core.pack import PACK_BYTES_MAX, PACK_BYTES_MIN, BlobRow, check_row, decode_rows, row_at
+from buckia.core.pack import PACK_BYTES_MAX, PACK_BYTES_MIN, ROW_BYTES, BlobRow, check_row, decode_rows, row_at
 from buckia.core.record import SEQ_MAX, Record, Snapshot, Unknown, check_magic, decode_record
 from buckia.errors import ForkError, FormatError, IntegrityError, UnsupportedFormatError
 
@@ -248,6 +248,14 @@ class Index:
         """Where a blob is; of several packs the largest."""
         found = self.locations(id)
         return found[0] if found else None
+
+    def kind(self, id: BlobId) -> int | None:
+        """The type of a blob, or ``None`` if it is not known: what `get` says, for very many blobs."""
+        number = self._recent.get(id)
+        if isinstance(number, int):
+            return self._packs[number >> _INDEX_BITS][1][(number & ((1 << _INDEX_BITS) - 1)) * ROW_BYTES]
+        location = self.get(id)
+        return None if location is None else location.row.kind
 
     def locations(self, id: BlobId) -> list[Location]:
         """Every place where a blob is, those in the largest packs first."""

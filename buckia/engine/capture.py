@@ -18,7 +18,7 @@ from buckia.engine.compare import Value
 from buckia.errors import LocalError
 from buckia.local.fs import DiskEntry, FileSystem
 
-BUFFER_BYTES = 4 << 20
+BUFFER_BYTES = 2 << 20
 ATTEMPTS = 3
 DIGESTS: dict[str, int] = {"sha256": 1, "md5": 2, "sha1": 3, "blake3": 4}
 """Digest algorithms by the number that stands for them in a version."""

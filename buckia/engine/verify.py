@@ -348,14 +348,13 @@ class _Verification:
 
     def _walk(self) -> Iterator[None]:
         """Everything that the snapshots refer to, once; what is wrong is only noticed here, and traced later."""
-        nodes, index = self._repo.nodes, self._repo.catalog.index
+        nodes, kind_of = self._repo.nodes, self._repo.catalog.index.kind
         seen: set[BlobId] = set()
         for linked in self._snapshots:
             tree = snapshot_tree(linked.snapshot)
             try:
                 for count, (kind, blob) in enumerate(referenced(nodes, tree.id, seen), 1):
-                    location = index.get(blob)
-                    if location is None or location.row.kind != kind:
+                    if kind_of(blob) != kind:
                         self._suspect = True
                     if not count % _BLOBS_PER_STEP:
                         yield

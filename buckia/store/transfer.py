@@ -76,7 +76,7 @@ class Transfer:
     use it as a context manager.
     """
 
-    budget_bytes = 64 << 20
+    budget_bytes = 48 << 20
     """Bytes in flight beyond which a submission waits; a single larger item passes alone."""
 
     def __init__(

@@ -82,31 +82,44 @@ class PackWriter:
         return compressor
 
     def _append(self, kind: BlobType, codec: int, name: BlobId, raw_length: int, payload: Buffer) -> None:
-        full: list[_OpenPack] = []
+        blob = _Blob(kind, codec, name, raw_length, payload)
         with self._lock:
             if name in self._new:
                 return
             self._new.add(name)
-            blob = _Blob(kind, codec, name, raw_length, payload)
             if kind == BlobType.CHUNK:
                 self.chunk_bytes += raw_length
-                lane = self._lane()
-                pack = self._chunks.get(lane)
-                if pack is not None and pack.is_full(len(payload)):
-                    full.append(pack)
-                    pack = None
-                if pack is None:
-                    pack = self._chunks[lane] = self._open_pack()
-                pack.add(blob)
+                full = self._add_chunk(blob)
             else:
-                if kind == BlobType.CHUNK_LIST:
-                    self.lists.add(name)
-                self._nodes.append(blob)
-                self._nodes_bytes += len(payload)
-                if self._nodes_bytes > NODE_BYTES_MAX or len(self._nodes) == BLOBS_MAX:
-                    full.append(self._node_pack())
-        for pack in full:
-            self._send(pack)
+                full = self._add_node(blob)
+        while full is not None:
+            # The next pack is opened after this one was taken: whoever waits for the transfer holds one pack, not two.
+            self._send(full)
+            if kind != BlobType.CHUNK:
+                return
+            with self._lock:
+                full = self._add_chunk(blob)
+
+    def _add_chunk(self, blob: _Blob) -> _OpenPack | None:
+        """Append a chunk to the pack of this thread's lane; if it is full, take it out instead and return it."""
+        lane = self._lane()
+        pack = self._chunks.get(lane)
+        if pack is not None and pack.is_full(len(blob.payload)):
+            return self._chunks.pop(lane)
+        if pack is None:
+            pack = self._chunks[lane] = self._open_pack()
+        pack.add(blob)
+        return None
+
+    def _add_node(self, blob: _Blob) -> _OpenPack | None:
+        """Keep a node for the end of the commit; a pack of nodes if there are very many."""
+        if blob.kind == BlobType.CHUNK_LIST:
+            self.lists.add(blob.name)
+        self._nodes.append(blob)
+        self._nodes_bytes += len(blob.payload)
+        if self._nodes_bytes > NODE_BYTES_MAX or len(self._nodes) == BLOBS_MAX:
+            return self._node_pack()
+        return None
 
     def _lane(self) -> int:
         """Which open pack a thread fills: large commits give each its own, so that a file's chunks lie together and are

@@ -315,9 +315,10 @@ def test_the_index_joins_segments_and_recent_packs() -> None:
         sizes = [found.pack_size(location.pack) or 0 for location in locations]
         assert sizes == sorted(sizes, reverse=True)
         assert found.get(id) == locations[0]
+        assert found.kind(id) == locations[0].row.kind
         assert id in found
     for id in UNKNOWN:
-        assert (found.get(id), found.locations(id), id in found) == (None, [], False)
+        assert (found.get(id), found.kind(id), found.locations(id), id in found) == (None, None, [], False)
 
 
 def test_a_segment_may_cover_recent_packs() -> None:
