@@ -31,20 +31,33 @@ class Requests:
         """All requests."""
         return self.put + self.get + self.list + self.delete + self.stat
 
+    def add(self, other: Requests) -> None:
+        """Count others as well."""
+        self.put += other.put
+        self.get += other.get
+        self.list += other.list
+        self.delete += other.delete
+        self.stat += other.stat
+
 
 @dataclass(slots=True)
 class Traffic:
     """Requests, retries and payload bytes of one operation."""
 
     requests: Requests = field(default_factory=Requests)
+    retried: Requests = field(default_factory=Requests)
+    """Those among them that were made again, because an attempt before had failed."""
     retries: int = 0
+    """Sum of ``retried``."""
     bytes_uploaded: int = 0
+    """Payload of puts; no other verb sends any."""
     bytes_downloaded: int = 0
+    """Payload of gets; listings are not counted."""
 
     def add(self, other: Traffic) -> None:
         """Count another operation's traffic as well."""
-        for verb in ("put", "get", "list", "delete", "stat"):
-            setattr(self.requests, verb, getattr(self.requests, verb) + getattr(other.requests, verb))
+        self.requests.add(other.requests)
+        self.retried.add(other.retried)
         self.retries += other.retries
         self.bytes_uploaded += other.bytes_uploaded
         self.bytes_downloaded += other.bytes_downloaded

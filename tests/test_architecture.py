@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[set[str], str]] = {
     "core": ({"errors", "events"}, "the format is pure: it can be tested, fuzzed and ported without the rest"),
     "location": ({"errors"}, "a location is text until the client opens it"),
     "config": ({"errors", "location"}, "a configuration is values: reading one touches no bucket and no state"),
+    "credentials": ({"config", "errors"}, "where secrets come from is for one part to know; adapters are handed them"),
     "sync": ({"errors", "events"}, "adapters see keys and bytes; a third party can write one without the format"),
     "store": ({"core", "sync.base", "errors", "events"}, "one remote manager for all providers, and it has no disk"),
     "local": ({"core", "errors", "events"}, "the disk's side knows nothing of buckets"),
@@ -37,7 +38,7 @@ LAYERS: dict[str, tuple[set[str], str]] = {
         "written against interfaces: a fleet runs in one process",
     ),
     "client": (
-        {"engine", "store", "local", "sync", "core", "config", "location", "errors", "events"},
+        {"engine", "store", "local", "sync", "core", "credentials", "config", "location", "errors", "events"},
         "the only one that composes; it knows no command line",
     ),
     "app": (
@@ -45,7 +46,7 @@ LAYERS: dict[str, tuple[set[str], str]] = {
         "an application's habits, by the client's public face",
     ),
     "cli": (
-        {"buckia", "client", "app", "config", "location", "errors", "events"},
+        {"buckia", "client", "app", "credentials", "config", "location", "errors", "events"},
         "a command is arguments, one call of the client, and what it printed: all else works from Python too",
     ),
     "buckia": ({"client", "app", "config", "location", "errors", "events"}, "the public names, nothing else"),
@@ -274,7 +275,10 @@ def test_a_module_that_lists_its_names_has_them() -> None:
             assert not [name for name in loaded.__all__ if not hasattr(loaded, name)], module
 
 
-@pytest.mark.parametrize("module", ["buckia", "buckia.cli", "buckia.config", "buckia.sync.factory", "buckia.client"])
+@pytest.mark.parametrize(
+    "module",
+    ["buckia", "buckia.cli", "buckia.config", "buckia.credentials", "buckia.sync.factory", "buckia.client"],
+)
 def test_no_provider_sdk_is_imported_before_it_is_used(module: str) -> None:
     script = f"import {module}, sys; print(*[m for m in {PROVIDER_SDKS!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)

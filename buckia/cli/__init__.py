@@ -28,6 +28,7 @@ COMMANDS = {
     "verify": ("verify", "Prove that a bucket folder is complete and undamaged."),
     "init": ("config", "Write a configuration file for a bucket."),
     "config": ("config", "Show and check the configuration."),
+    "auth": ("auth", "Keep secrets in the keyring, and see which ones are used."),
 }
 """Command name: (module, short help). The help is the first line of the command's own, which a test compares."""
 

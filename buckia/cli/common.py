@@ -97,9 +97,11 @@ def open_client(settings: Settings, target: Target) -> BuckiaClient:
             )
         from buckia.client import BuckiaClient
 
-        return BuckiaClient.for_location(target.location, state_dir=state, device_name=target.device_name)
+        return BuckiaClient.for_location(
+            target.location, state_dir=state, device_name=target.device_name, **settings.transfer
+        )
     config = load_config(settings)
-    bucket = config.select(target.bucket)
+    bucket = config.select(target.bucket).with_settings(**settings.transfer)
     if target.folder is not None:
         bucket = bucket.with_folder(target.folder)
     warn(settings, [*bucket.warnings, *config.exposure])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
@@ -20,6 +20,8 @@ class Settings:
     json: bool = False
     verbose: int = 0
     quiet: bool = False
+    transfer: dict[str, Any] = field(default_factory=dict)
+    """Keys of a bucket entry that options of this run replace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,40 @@ def common_options(function: F) -> F:
     return function
 
 
+def _store_transfer(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    from buckia.config import options as checks
+
+    check = checks.check_retries if option.name == "retries" else checks.check_byte_rate
+    try:
+        checked = check(int(value) if value.isdecimal() and len(value) < 16 else value)
+    except ValueError as problem:
+        raise click.BadParameter(f"'{value}' {problem}.", ctx, option) from None
+    _settings_of(ctx).transfer[str(option.name)] = checked
+
+
+_TRANSFER = {
+    "limit_up": ("RATE", "Send at most so many bytes per second, such as 500KB or 10MB."),
+    "limit_down": ("RATE", "Receive at most so many bytes per second."),
+    "retries": ("N", "Make a request that failed for a passing reason again so often; default: 6."),
+}
+
+
 def target_options(location: str) -> Callable[[F], F]:
-    """``--to`` or ``--from LOCATION``, ``--bucket`` and ``--folder``: the parameters of a `Target`."""
+    """``--to`` or ``--from LOCATION``, ``--bucket`` and ``--folder``: the parameters of a `Target`; and limits of the
+    transfer, which end up in `Settings`.
+    """
 
     def decorate(function: F) -> F:
+        for name, (metavar, text) in reversed(_TRANSFER.items()):
+            function = click.option(
+                f"--{name.replace('_', '-')}",
+                metavar=metavar,
+                expose_value=False,
+                callback=_store_transfer,
+                help=text,
+            )(function)
         for decorator in (
             click.option(
                 "--folder", metavar="ID", help="The folder of the bucket, if the configuration names several."

@@ -11,7 +11,7 @@ from buckia.cli.common import confirmation, session
 from buckia.cli.options import Settings, Target, common_options, current_settings, target_options
 from buckia.cli.output import count, note, out, out_json, short, size
 from buckia.cli.progress import ProgressDisplay
-from buckia.cli.sync import show_problems, traffic
+from buckia.cli.sync import show_problems, show_requests, traffic
 from buckia.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def _show(settings: Settings, result: RestoreResult) -> None:
         parts += [f"{number} {word}" for number, word in _rest(result) if number]
         ending = "Nothing was changed (dry run)." if result.dry_run else f"({traffic(result.traffic)})"
         out(f"{', '.join(parts)}   snapshot {result.snapshot}  root {short(result.root)}  {ending}")
+        show_requests(settings, result.traffic)
         if result.extra:
             note(
                 f"{count(len(result.extra), 'file')} at the target not in the snapshot, and left there "

@@ -105,16 +105,14 @@ def exit_code(result: SyncResult) -> int:
 def _show_plan(settings: Settings, plan: Plan) -> int:
     result = plan.result()
     if settings.json:
-        actions = [
-            {"kind": action.kind, "path": action.path, "size": action.size, "reason": action.reason}
-            for action in plan.actions
-        ]
-        out_json(plain(result) | {"dry_run": True, "actions": actions})
+        out_json(plain(result) | plain(plan.to_dict()))
     elif not settings.quiet:
         for action in plan.actions:
             verb = action.kind.replace("_", " ")
             out(f"{verb:<13} {size(action.size):>8}  {action.path}" + (f"  ({action.reason})" if action.reason else ""))
         out(f"Would be done: {_summary(result) or 'nothing, all is in step'}. Nothing was changed (dry run).")
+        if plan.actions:
+            out(f"It would cost about: {traffic(plan.estimate())}.")
     _show_problems(settings, result)
     return 1 if result.failed else 0
 
@@ -125,6 +123,7 @@ def _show_result(settings: Settings, result: SyncResult) -> None:
     elif not settings.quiet:
         done = f"Synced {_summary(result)}" if _summary(result) else f"In step: {count(result.unchanged, 'file')}"
         out(f"{done}   root {short(result.root)}  snapshot {result.snapshot or 'none'}  ({traffic(result.traffic)})")
+    show_requests(settings, result.traffic)
     _show_problems(settings, result)
 
 
@@ -146,6 +145,18 @@ def traffic(value: Traffic) -> str:
     moved = ", ".join(sent + received) or "nothing moved"
     retried = f", {value.retries} retried" if value.retries else ""
     return f"{moved} in {count(value.requests.total, 'request')}{retried}"
+
+
+def show_requests(settings: Settings, value: Traffic) -> None:
+    """With -v, requests by verb: ``requests: 158 put (3 retried), 2 list``."""
+    if not settings.verbose or settings.json:
+        return
+    parts = []
+    for verb in ("put", "get", "list", "delete", "stat"):
+        number, again = getattr(value.requests, verb), getattr(value.retried, verb)
+        if number:
+            parts.append(f"{number} {verb}" + (f" ({again} retried)" if again else ""))
+    note(f"requests: {', '.join(parts) or 'none'}")
 
 
 def _show_problems(settings: Settings, result: SyncResult) -> None:

@@ -10,7 +10,7 @@ from buckia.cli.common import session
 from buckia.cli.options import Settings, Target, common_options, current_settings, target_options
 from buckia.cli.output import count, note, out, out_json, short, size
 from buckia.cli.progress import ProgressDisplay
-from buckia.cli.sync import traffic
+from buckia.cli.sync import show_requests, traffic
 from buckia.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def verify_command(location: str | None, bucket: str | None, folder: str | None,
         out_json(result)
     else:
         _show(settings, result)
+        show_requests(settings, result.traffic)
     return 0 if result.clean else IntegrityError.exit_code
 
 

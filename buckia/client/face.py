@@ -50,14 +50,17 @@ class BuckiaClient:
         state_dir: str | Path | None = None,
         device_name: str | None = None,
         kernel: str | None = None,
+        credentials: Mapping[str, str] | None = None,
     ) -> None:
         """``config``: one bucket, several (``bucket_name`` selects), a mapping of either form, or a configuration
         file's path.
 
         ``state_dir`` replaces the user's state directory (or ``BUCKIA_STATE_DIR``); ``kernel`` is ``c``, ``numpy`` or
-        ``python``, by default ``BUCKIA_CHUNKER`` or the fastest that is there. Raises ConfigError.
+        ``python``, by default ``BUCKIA_CHUNKER`` or the fastest that is there. ``credentials``, by the names of the
+        configuration, win over all others. Raises ConfigError.
         """
         self._open(_select(config, bucket_name), None, state_dir, device_name)
+        self._session.given = credentials or {}
         if kernel is not None:
             self._session.kernel_name = kernel
 
@@ -69,12 +72,21 @@ class BuckiaClient:
 
     @classmethod
     def for_location(
-        cls, location: str, *, state_dir: str | Path | None = None, device_name: str | None = None
+        cls,
+        location: str,
+        *,
+        state_dir: str | Path | None = None,
+        device_name: str | None = None,
+        credentials: Mapping[str, str] | None = None,
+        **settings: Any,
     ) -> BuckiaClient:
-        """A client for one folder that is named completely, without any configuration. Raises UsageError."""
+        """A client for one folder that is named completely, without any configuration; ``settings`` are further keys
+        of a bucket entry, such as ``retries`` or ``limit_up``. Raises UsageError.
+        """
         parsed = Location.parse(location)
         client = cls.__new__(cls)
-        client._open(BucketConfig.for_location(parsed), parsed, state_dir, device_name)
+        client._open(BucketConfig.for_location(parsed, **settings), parsed, state_dir, device_name)
+        client._session.given = credentials or {}
         return client
 
     # ---- the two trips
@@ -125,8 +137,13 @@ class BuckiaClient:
         chosen = self._options(options, overrides)
         plan = Plan()
         for root in self._roots(local_path, chosen.folder):
-            with self._session.workspace(root, chosen, progress_callback, write=False) as work:
+            with (
+                self._session.counted() as traffic,
+                self._session.workspace(root, chosen, progress_callback, write=False) as work,
+            ):
                 part = Sync(work).plan()
+            plan.traffic.add(traffic)
+            plan.joins |= part.joins
             plan.actions += part.actions
             plan.failures += part.failures
             plan.warnings += part.warnings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from buckia.client import runtime
 from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
 from buckia.core.chunker import kernel
+from buckia.credentials import resolve
 from buckia.engine.context import Progress, Settings, Workspace
 from buckia.engine.work import Executor
 from buckia.errors import BucketNotFound, ForkError, LocalError, RefusedError, RollbackError, UsageError
@@ -23,15 +24,15 @@ from buckia.local.paths import fold_insensitive
 from buckia.local.state import State, machine_id, state_directory
 from buckia.location import Location
 from buckia.store.ledger import Ledger, MemoryLedger
+from buckia.store.pace import Limits, Pace
 from buckia.store.repository import Repository
 from buckia.store.transfer import Transfer
-from buckia.sync.base import BaseSync
+from buckia.sync.base import BaseSync, Capabilities
 from buckia.sync.factory import BackendConfig, create_sync_backend
 
 if TYPE_CHECKING:
     from buckia.engine.restoreplan import Site
 
-RETRIES = 6
 _MOUNTED = "Is the disk mounted that it lies on?"
 _NEAR = ("local", "memory")
 """Providers without latency: more threads than processors would only be in each other's way."""
@@ -48,6 +49,8 @@ class Session:
         self.cancellation = runtime.Cancellation()
         self.files = RealFileSystem()
         self.clock = runtime.SystemClock()
+        self.given: Mapping[str, str] = {}
+        """Credentials that the program gave beside the configuration; they win over it."""
         self.kernel_name = os.environ.get("BUCKIA_CHUNKER") or None
         self._state_dir = state_dir
         self._device_name = device_name
@@ -59,9 +62,21 @@ class Session:
         if self._backend is None:
             self.config.require_supported()
             keywords = self.config.backend()
+            keywords["credentials"] = resolve(self.config, self.given).reveal()
             keywords["settings"] = {key: value for key, value in keywords["settings"].items() if key != "prefix"}
             self._backend = create_sync_backend(BackendConfig(**keywords))
+            self._backend.pacer = Pace(self._limits(self._backend.capabilities), self.clock, self.cancellation.check)
         return self._backend
+
+    def _limits(self, capabilities: Capabilities) -> Limits:
+        """What the configuration says; of requests, else what the provider is known to allow."""
+        own = self.config.requests_per_second
+        return Limits(
+            requests=capabilities.requests_per_second if own is None else own,
+            burst=capabilities.burst if own is None else 1,
+            upload_bytes=self.config.limit_up or 0.0,
+            download_bytes=self.config.limit_down or 0.0,
+        )
 
     @property
     def display(self) -> str:
@@ -125,7 +140,7 @@ class Session:
         transfer = Transfer(
             self.backend,
             workers=min(workers, 2 * runtime.processors()) if self.config.provider in _NEAR else workers,
-            retries=RETRIES,
+            retries=self.config.retries,
             clock=self.clock,
             random=runtime.jitter,
             cancelled=self.cancellation.check,

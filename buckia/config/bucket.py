@@ -48,17 +48,25 @@ ALIASES: Mapping[str, str] = {
 }
 """Other names that keys go by, in files, keyword arguments and ``credentials``."""
 
-SECRET_KEYS = ("api_key", "storage_api_key", "password", "access_key_id", "secret_access_key", "session_token")
+SECRET_KEYS = (
+    "api_key",
+    "storage_api_key",
+    "password",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "token_key",
+)
 
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential")
 _FOLDER_BITS_MIN = 96
 _NUMBER_BITS_MAX = 1024
+_CONTEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OLD_BUNNY_HOST = "storage.bunnycdn.net"
 _NOT_YET = {
     "files": "single files",
     "upload_files": "single files to upload",
     "sync_rules": "rules per path",
-    "token_context": "secrets from the keyring",
 }
 
 
@@ -100,9 +108,19 @@ def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str | Mapping) else value
 
 
+def check_context(text: str) -> str:
+    """A name under which secrets are kept: 1 to 64 letters, digits, dots, dashes and underscores."""
+    if not _CONTEXT.fullmatch(text):
+        raise ValueError("must be 1 to 64 letters, digits, '.', '-' or '_', the first one a letter or digit")
+    return text
+
+
 FolderId = Annotated[str, AfterValidator(check_folder_id)]
 Pattern = Annotated[str, AfterValidator(checks.check_pattern)]
 Workers = Annotated[int, BeforeValidator(lambda value: checks.check_workers(_number(value)))]
+Retries = Annotated[int, BeforeValidator(lambda value: checks.check_retries(_number(value)))]
+ByteRate = Annotated[float, BeforeValidator(checks.check_byte_rate)]
+Positive = Annotated[float, BeforeValidator(checks.check_positive)]
 Digest = Annotated[ChecksumAlgorithm, BeforeValidator(checks.check_checksum_algorithm)]
 Policy = Annotated[ConflictResolution, BeforeValidator(checks.check_conflict_resolution)]
 TextMap = Annotated[dict[str, str], BeforeValidator(_text_map)]
@@ -153,7 +171,8 @@ class BucketConfig(BaseModel):
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = None
     session_token: SecretStr | None = None
-    token_context: str | None = None
+    token_key: SecretStr | None = None
+    token_context: Annotated[str, AfterValidator(check_context)] | None = None
     credentials: dict[str, SecretStr] = {}
     provider_settings: Annotated[dict[str, Any], BeforeValidator(_settings)] = {}
 
@@ -165,6 +184,14 @@ class BucketConfig(BaseModel):
 
     delete_orphaned: bool = False
     max_workers: Workers = checks.WORKERS_DEFAULT
+    retries: Retries = checks.RETRIES_DEFAULT
+    limit_up: ByteRate | None = None
+    limit_down: ByteRate | None = None
+    requests_per_second: Positive | None = None
+    """Instead of what the provider is known to allow."""
+    connect_timeout: Positive | None = None
+    read_timeout: Positive | None = None
+    """Seconds."""
     checksum_algorithm: Digest = "sha256"
     conflict_resolution: Policy = "local_wins"
     include_pattern: Pattern | None = None
@@ -173,6 +200,8 @@ class BucketConfig(BaseModel):
 
     _name: str = PrivateAttr(default="")
     _base: Path = PrivateAttr(default_factory=Path)
+    _namespace: str | None = PrivateAttr(default=None)
+    _from_file: bool = PrivateAttr(default=False)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What ``repr`` shows: the keys that were set, without the settings of providers, which may hold secrets."""
@@ -207,6 +236,16 @@ class BucketConfig(BaseModel):
         return self._base
 
     @property
+    def namespace(self) -> str | None:
+        """The ``namespace`` of the file: it sets the names of secrets apart from those of other programs."""
+        return self._namespace
+
+    @property
+    def from_file(self) -> bool:
+        """The entry was read from a file; what it holds was not given by the program."""
+        return self._from_file
+
+    @property
     def host(self) -> str | None:
         """``domain`` as it is meant: an old form of Bunny's host never worked."""
         bunny = self.provider == "bunny" and (self.domain or "").lower() == _OLD_BUNNY_HOST
@@ -217,10 +256,10 @@ class BucketConfig(BaseModel):
         """Where the bucket of provider ``local`` lies."""
         return self._local(self.bucket_name)
 
-    def placed(self, name: str, base: Path) -> BucketConfig:
-        """A copy with the name and base directory of the file that it stands in."""
+    def placed(self, name: str, base: Path, *, namespace: str | None = None, from_file: bool = False) -> BucketConfig:
+        """A copy with the name, base directory and namespace of the configuration that it stands in."""
         copy = self.model_copy()
-        copy._name, copy._base = name, base
+        copy._name, copy._base, copy._namespace, copy._from_file = name, base, namespace, from_file
         return copy
 
     def with_folder(self, folder: str) -> BucketConfig:
@@ -230,10 +269,19 @@ class BucketConfig(BaseModel):
         except ValueError as problem:
             raise ConfigError(f"The folder '{folder}' {problem}.") from None
 
+    def with_settings(self, **given: Any) -> BucketConfig:
+        """A copy in which these keys have other values. Raises ConfigError."""
+        if not given:
+            return self
+        own = {key: getattr(self, key) for key in self.model_fields_set}
+        return type(self)(**own | given).placed(
+            self._name, self._base, namespace=self._namespace, from_file=self._from_file
+        )
+
     @classmethod
-    def for_location(cls, location: Location) -> BucketConfig:
-        """The configuration that ``--to`` or ``--from`` stands for: one bucket, one folder."""
-        return cls(provider=location.provider, folders=(location.folder,), **location.settings)
+    def for_location(cls, location: Location, **given: Any) -> BucketConfig:
+        """The configuration that ``--to`` or ``--from`` stands for: one bucket, one folder; ``given`` are more keys."""
+        return cls(provider=location.provider, folders=(location.folder,), **location.settings, **given)
 
     def options(self) -> SyncOptions:
         """What the entry says about how to sync."""
@@ -247,30 +295,28 @@ class BucketConfig(BaseModel):
         )
 
     def secrets(self) -> dict[str, str]:
-        """All credentials in clear, by their canonical names; ``credentials`` win over keys of the entry."""
+        """The entry's own secrets in clear, by their canonical names; ``credentials`` win over keys of the entry.
+
+        Where else they may come from, and which of them a provider needs, is up to `buckia.credentials`.
+        """
         own = {key: getattr(self, key) for key in SECRET_KEYS}
         own |= {ALIASES.get(key, key): value for key, value in self.credentials.items()}
         return {key: value.get_secret_value() for key, value in own.items() if value is not None}
 
     def backend(self) -> dict[str, Any]:
-        """Keyword arguments of ``buckia.sync.factory.BackendConfig``: what the adapter of the provider needs.
+        """Keyword arguments of ``buckia.sync.factory.BackendConfig``, but for the credentials.
 
         Keys that an adapter does not know reach it among ``settings``, which it refuses, so nothing is lost silently.
         """
-        credentials = self.secrets()
         settings = dict(self.provider_settings)
         endpoint = self.endpoint
         if self.provider in ("s3", "linode", "b2"):
-            # The documented names say what a key is for; these stores know a pair of an id and a secret.
-            for name, pair in (("api_key", "access_key_id"), ("password", "secret_access_key")):
-                if name in credentials:
-                    credentials.setdefault(pair, credentials.pop(name))
             endpoint = endpoint or self.host
         elif self.host is not None:
             settings["domain"] = self.host
         if self.path_style is not None:
             settings["addressing"] = "path" if self.path_style else "virtual"
-        for key in ("prefix", "storage_zone", "pull_zone", "cdn_url"):
+        for key in ("prefix", "storage_zone", "pull_zone", "cdn_url", "connect_timeout", "read_timeout"):
             if getattr(self, key) is not None:
                 settings[key] = getattr(self, key)
         return {
@@ -278,7 +324,6 @@ class BucketConfig(BaseModel):
             "bucket_name": str(self.bucket_directory) if self.provider == "local" else self.bucket_name,
             "region": self.region,
             "endpoint": endpoint,
-            "credentials": credentials,
             "max_workers": self.max_workers,
             "settings": settings,
         }
@@ -428,7 +473,7 @@ def _plain(key: str, value: Any, *, reveal: bool) -> Any:
     if isinstance(value, LocalRoot):
         return {"local": value.local, "remote": value.remote}
     if isinstance(value, Mapping):
-        return {name: _plain(str(name), item, reveal=reveal) for name, item in value.items()}
+        return {name: _plain(f"{key}.{name}", item, reveal=reveal) for name, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(key, item, reveal=reveal) for item in value]
     if not reveal and isinstance(value, str) and key not in BucketConfig.model_fields:

@@ -88,7 +88,7 @@ class BuckiaConfig(Mapping[str, BucketConfig]):
     def _from_document(cls, document: Document, path: Path | None) -> BuckiaConfig:
         values = dict(document.values)
         if isinstance(values.get("provider"), str):
-            entries, prefix = {"": values}, False
+            entries, prefix, namespace = {"": values}, False, None
         else:
             namespace = values.pop("namespace", None)
             if namespace is not None and not isinstance(namespace, str):
@@ -97,12 +97,13 @@ class BuckiaConfig(Mapping[str, BucketConfig]):
         if not entries:
             raise ConfigError(f"{document.name}: the configuration holds no bucket entry.", hint=_NO_ENTRY_HINT)
         base = path.parent if path else Path()
+        namespace = str(namespace) if namespace else None
         buckets: dict[str, BucketConfig] = {}
         for key, entry in entries.items():
             bucket = _entry(document, (key,) if prefix else (), entry)
             name = key if prefix else bucket.bucket_name
-            buckets[name] = bucket.placed(name, base)
-        return cls(buckets, path=path, namespace=str(namespace) if prefix and namespace else None)
+            buckets[name] = bucket.placed(name, base, namespace=namespace, from_file=path is not None)
+        return cls(buckets, path=path, namespace=namespace)
 
     def select(self, name: str | None = None) -> BucketConfig:
         """The entry with this name; without a name ``default``, else the only one. Raises ConfigError."""

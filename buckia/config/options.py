@@ -24,7 +24,13 @@ ChecksumAlgorithm = Literal["sha256", "md5", "sha1", "blake3"]
 
 WORKERS_DEFAULT = 8
 WORKERS_MAX = 1024
+RETRIES_DEFAULT = 6
+RETRIES_MAX = 100
+BYTE_RATE_MIN = 1000
 PATTERN_CHARACTERS_MAX = 4096
+
+_BYTE_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(|[kmgt]i?)b?(?:/s)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 def check_workers(value: object) -> int:
@@ -32,6 +38,34 @@ def check_workers(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= WORKERS_MAX:
         raise ValueError(f"must be a whole number from 1 to {WORKERS_MAX}")
     return value
+
+
+def check_retries(value: object) -> int:
+    """How often a request that failed for a passing reason is made again: 0 to ``RETRIES_MAX``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= RETRIES_MAX:
+        raise ValueError(f"must be a whole number from 0 to {RETRIES_MAX}")
+    return value
+
+
+def check_byte_rate(value: object) -> float:
+    """Bytes per second: a number, or text such as ``500 KB``, ``10MB/s`` or ``1.5 MiB``."""
+    text = str(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+    match = _BYTE_RATE.fullmatch(text.strip())
+    rate = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
+    if not BYTE_RATE_MIN <= rate <= 1e15:
+        raise ValueError("must be bytes per second, at least 1 KB, such as 500 KB or 10 MB")
+    return rate
+
+
+def check_positive(value: object) -> float:
+    """A number above zero."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e9:
+        raise ValueError("must be a number above 0")
+    return number
 
 
 def check_flag(value: object) -> bool:

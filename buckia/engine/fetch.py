@@ -18,11 +18,9 @@ from buckia.engine.work import Executor, in_order
 from buckia.errors import BuckiaError, CancelledError, FormatError, IntegrityError, LocalError
 from buckia.local.fs import DiskFullError
 from buckia.local.writer import Staged, Writer
-from buckia.store.reader import Range, ranges
+from buckia.store.reader import WINDOW_BYTES, Range, ranges
 from buckia.store.repository import Repository
 
-WINDOW_BYTES = 4 << 20
-"""So much of a file is gathered at a time."""
 SMALL_RANGE_BYTES = 4 << 20
 """Raw bytes of small files that are read together."""
 AHEAD = 8

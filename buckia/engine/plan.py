@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from buckia.events import Conflict, Failure, SyncResult
+from buckia.events import Conflict, Failure, Requests, SyncResult, Traffic
+from buckia.store.reader import WINDOW_BYTES
+from buckia.store.writer import ONE_PACK_BYTES_MAX, PACK_BYTES_TARGET
 
 ActionKind = Literal["upload", "download", "delete_remote", "delete_local", "hide", "conflict", "resolve"]
 
@@ -18,6 +21,8 @@ DELETE_LOCAL: ActionKind = "delete_local"
 HIDE: ActionKind = "hide"
 CONFLICT: ActionKind = "conflict"
 RESOLVE: ActionKind = "resolve"
+
+_PUBLISHED = (UPLOAD, DELETE_REMOTE, RESOLVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,10 @@ class Plan:
     root: str = ""
     files: int = 0
     """Files that are in step before the run; the measure for mass deletions."""
+    joins: bool = False
+    """This device has published nothing yet."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """What planning took."""
 
     def add(self, kind: ActionKind, place: tuple[str, str], size: int, reason: str) -> None:
         """Append an action at a (directory, name)."""
@@ -70,6 +79,25 @@ class Plan:
         """Bytes of the files that move, either way: the total of progress reports."""
         return sum(action.size for action in self.actions if action.kind in (UPLOAD, DOWNLOAD))
 
+    def estimate(self) -> Traffic:
+        """About what executing it costs, beyond what planning has read, if nothing of it is in the bucket or on disk
+        already; what is known is not sent again, so it may be less.
+        """
+        sent = [action.size for action in self.actions if action.kind == UPLOAD]
+        received = [action.size for action in self.actions if action.kind == DOWNLOAD]
+        requests = Requests(list=1)
+        if any(action.kind in _PUBLISHED for action in self.actions):
+            total = sum(sent)
+            # Packs of chunks and of nodes, a record and its tip; then a look around, and the old tip goes.
+            requests.put = max(1, math.ceil(total / PACK_BYTES_TARGET)) + (total >= ONE_PACK_BYTES_MAX) + 2
+            requests.list, requests.delete = 2, 1
+            if self.joins:  # the folder's own object, a first record and its tip
+                requests.put, requests.list = requests.put + 3, 4
+        large = [size for size in received if size > WINDOW_BYTES]
+        requests.get = sum(math.ceil(size / WINDOW_BYTES) + 1 for size in large)
+        requests.get += math.ceil((sum(received) - sum(large)) / WINDOW_BYTES)
+        return Traffic(requests, bytes_uploaded=sum(sent), bytes_downloaded=sum(received))
+
     def result(self) -> SyncResult:
         """The plan as the result that it would have if nothing fails."""
         counts = Counter(action.kind for action in self.actions)
@@ -88,16 +116,21 @@ class Plan:
             warnings=list(self.warnings),
             root=self.root,
             root_before=self.root,
+            traffic=self.traffic,
         )
 
-    def to_dict(self) -> dict[str, object]:
-        """The plan for ``--json``."""
+    def to_dict(self) -> dict[str, Any]:
+        """The plan for ``--json``, beside the result that it would have."""
+        cost = self.estimate()
         return {
+            "dry_run": True,
             "actions": [
                 {"kind": action.kind, "path": action.path, "size": action.size, "reason": action.reason}
                 for action in self.actions
             ],
-            "bytes": self.bytes,
-            "unchanged": self.unchanged,
-            "skipped": self.skipped,
+            "estimate": {
+                "requests": cost.requests,
+                "bytes_uploaded": cost.bytes_uploaded,
+                "bytes_downloaded": cost.bytes_downloaded,
+            },
         }

@@ -137,6 +137,7 @@ class Sync:
         if self._state is None:
             raise AssertionError("compare comes before apply_cache")
         own = self._repo.ledger.device()
+        self._plan.joins = not self._repo.ledger.own_seq()
         seq = max(self._repo.ledger.own_seq(), 1) + 1
         survey = Survey(
             self._work, self._state.tree, own[0] if own is not None else _PROVISIONAL, seq, retained(self._repo)

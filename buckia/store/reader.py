@@ -18,6 +18,8 @@ from buckia.store.transfer import Transfer
 GAP_BYTES_MAX = 256 << 10
 """Two wanted blobs with less than this between them are read in one request."""
 RANGE_BYTES_MAX = 16 << 20
+WINDOW_BYTES = 4 << 20
+"""So much of a file is gathered at a time."""
 WHOLE_PACK_BYTES_MAX = 1 << 20
 """A pack up to this size is read whole when a node in it is wanted: its other nodes are wanted next."""
 NODE_MISSES_MAX = 2

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from buckia.errors import CancelledError, Transient, UsageError
-from buckia.sync.base import BaseSync, Buffer, ObjectInfo
+from buckia.sync.base import BaseSync, Buffer, ObjectInfo, Verb
 
 BACKOFF_MIN = 0.5
 BACKOFF_MAX = 60.0
@@ -210,7 +210,7 @@ class Transfer:
 
     # Retries.
 
-    def _attempts(self, verb: str, call: Callable[[], T], check: Callable[[], None]) -> T:
+    def _attempts(self, verb: Verb, call: Callable[[], T], check: Callable[[], None]) -> T:
         attempt = 0
         while True:
             check()
@@ -226,7 +226,7 @@ class Transfer:
                 delay = max(backoff, error.retry_after or 0)
             attempt += 1
             self._pause(delay, check)
-            self.backend.count_retry()
+            self.backend.count_retry(verb)
 
     def _pause(self, seconds: float, check: Callable[[], None]) -> None:
         end = self._clock.monotonic() + seconds
@@ -240,7 +240,7 @@ class Transfer:
 
     # Threads. `_changed` guards every attribute below it in `__init__`.
 
-    def _submit(self, verb: str, call: Callable[[], T], size: int, on_done: Callable[[T], None] | None) -> None:
+    def _submit(self, verb: Verb, call: Callable[[], T], size: int, on_done: Callable[[T], None] | None) -> None:
         def work(check: Callable[[], None]) -> None:
             result = self._attempts(verb, call, check)
             if on_done is not None:
@@ -259,7 +259,7 @@ class Transfer:
             self._enqueue(_Job(work, size, alone=False))
             self._unfinished += 1
 
-    def _ordered(self, calls: Iterable[tuple[int, str, Callable[[], T]]]) -> Iterator[T]:
+    def _ordered(self, calls: Iterable[tuple[int, Verb, Callable[[], T]]]) -> Iterator[T]:
         """Results of (bytes, verb, call), in order; at least one is in flight whatever the budget, so nested ones
         cannot block each other.
         """

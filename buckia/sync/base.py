@@ -426,10 +426,12 @@ class BaseSync(ABC):
 
     # Counting.
 
-    def count_retry(self) -> None:
+    def count_retry(self, verb: Verb) -> None:
         """Counts a request that is made again."""
+        retried = self.traffic.retried
         with self._traffic_lock:
             self.traffic.retries += 1
+            setattr(retried, verb, getattr(retried, verb) + 1)
 
     def _count(self, verb: Verb) -> None:
         if self.pacer is not None:

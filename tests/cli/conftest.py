@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from buckia.cli import cli, common
 from buckia.cli.errors import run
 from buckia.cli.options import Settings, Target
+from buckia.engine.plan import Plan
 from buckia.events import (
     Difference,
     FileInfo,
@@ -82,10 +82,11 @@ class StubClient:
 
 def sample_results() -> dict[str, Any]:
     """One plausible answer for each method."""
-    action = SimpleNamespace(kind="upload", path="clips/kitchen.mp4", size=9_400_000, reason="changed here")
+    plan = Plan()
+    plan.add("upload", ("clips/", "kitchen.mp4"), 9_400_000, "changed here")
     return {
         "sync": SyncResult(uploaded=412, downloaded=3, root="9c1e" * 16, snapshot="7f3a21", traffic=SAMPLE_TRAFFIC),
-        "plan": SimpleNamespace(actions=[action], result=lambda: SyncResult(uploaded=1)),
+        "plan": plan,
         "status": StatusResult(local_path="/a", location="/b/folder", in_sync=True, root="9c1e" * 16),
         "snapshots": [SnapshotInfo("7f3a21", "2026-11-22T10:06:00Z", "amber-fox", "9c1e" * 16, 31, 2_310_000, True)],
         "ls": [FileInfo("photos/cat.jpg", "file", 1234, 1_700_000_000_000_000_000, 0o644, "aa", "sha256:00ff")],

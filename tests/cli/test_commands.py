@@ -20,7 +20,7 @@ Command = Callable[..., Outcome]
 SYNC_FIELDS = {
     *("uploaded", "downloaded", "deleted", "unchanged", "skipped", "hidden", "conflicts", "resolved", "failed"),
     *("errors", "conflict_list", "warnings", "root", "root_before", "snapshot", "dry_run", "success"),
-    *("requests", "retries", "bytes_uploaded", "bytes_downloaded"),
+    *("requests", "retried", "retries", "bytes_uploaded", "bytes_downloaded"),
 }
 SNAPSHOT_FIELDS = {"id", "time", "device", "root", "files", "bytes", "head"}
 FILE_FIELDS = {"path", "kind", "size", "mtime_ns", "mode", "content", "digest", "target", "conflict"}
@@ -28,15 +28,15 @@ DIFFERENCE_FIELDS = {"path", "change", "size_before", "size_after"}
 VERSION_FIELDS = {"path", "change", "snapshot", "time", "device", "size", "content"}
 RESTORE_FIELDS = {
     *("restored", "unchanged", "deleted", "trashed", "failed", "bytes", "bytes_reused", "extra", "errors", "warnings"),
-    *("snapshot", "root", "dry_run", "requests", "retries", "bytes_uploaded", "bytes_downloaded"),
+    *("snapshot", "root", "dry_run", "requests", "retried", "retries", "bytes_uploaded", "bytes_downloaded"),
 }
 VERIFY_FIELDS = {
     *("snapshots", "files", "packs", "blobs", "bytes", "read_data", "damaged", "foreign", "unreferenced_packs", "root"),
-    *("clean", "requests", "retries", "bytes_uploaded", "bytes_downloaded"),
+    *("clean", "requests", "retried", "retries", "bytes_uploaded", "bytes_downloaded"),
 }
 STATUS_FIELDS = {
     *("local_path", "location", "in_sync", "to_upload", "to_download", "to_delete", "conflicts", "pending", "root"),
-    *("snapshot", "snapshot_time", "device", "files", "bytes", "requests", "retries"),
+    *("snapshot", "snapshot_time", "device", "files", "bytes", "requests", "retried", "retries"),
     *("bytes_uploaded", "bytes_downloaded"),
 }
 
@@ -94,7 +94,7 @@ def test_json_of_sync_status_and_dry_run(buckia: Run, world: World) -> None:
     assert re.fullmatch("[0-9a-f]{8}", first["snapshot"])
     a.write("two", "2")
     plan = compact(buckia("sync", *line, "--dry-run"))
-    assert plan.keys() == SYNC_FIELDS | {"actions"}
+    assert plan.keys() == SYNC_FIELDS | {"actions", "estimate"}
     assert plan["dry_run"] is True
     assert plan["actions"] == [{"kind": "upload", "path": "two", "size": 1, "reason": "new here"}]
     status = compact(buckia("status", *line))

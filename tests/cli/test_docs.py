@@ -210,6 +210,9 @@ def common() -> set[str]:
     return spellings(nothing)
 
 
+TRANSFER = {"--limit-up", "--limit-down", "--retries"}
+
+
 def documented(text: str) -> set[str]:
     return {spelling for row in rows(text) for name in names(row[0]) for spelling in OPTION.findall(name)}
 
@@ -221,13 +224,21 @@ def test_the_reference_names_every_command_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
 def test_the_reference_names_every_option_and_no_other(name: str) -> None:
-    own = spellings(dict(commands())[name]) - common()
+    own = spellings(dict(commands())[name]) - common() - TRANSFER
     assert documented(section(reference("cli-reference.md"), f"buckia {name}")) == own
 
 
 def test_the_reference_names_the_common_options() -> None:
     text = section(reference("cli-reference.md"), "Options of every command")
     assert documented(text) == common() | {"-h", "--help"}
+
+
+def test_the_reference_names_the_options_of_transfers() -> None:
+    text = section(reference("cli-reference.md"), "Options of commands that use a bucket")
+    assert documented(text) == TRANSFER
+    with_bucket = {name for name, command in commands() if {"--to", "--from"} & spellings(command)}
+    assert with_bucket >= {"sync", "status", "restore", "verify"}
+    assert {name for name, command in commands() if spellings(command) >= TRANSFER} == with_bucket
 
 
 def test_the_reference_names_the_values_of_options() -> None:
@@ -261,7 +272,7 @@ def test_the_configuration_page_names_every_alias() -> None:
 def test_the_configuration_page_says_what_is_not_there_yet() -> None:
     text = section(reference("configuration.md"), "Every key of a bucket entry")
     later = {names(row[0])[0] for row in rows(text) if row[-1].startswith("*later*")}
-    samples = {"files": {"a": "b"}, "upload_files": {"a": "b"}, "sync_rules": [{"a": "b"}], "token_context": "x"}
+    samples = {"files": {"a": "b"}, "upload_files": {"a": "b"}, "sync_rules": [{"a": "b"}]}
     assert later == set(samples)
     for key, value in samples.items():
         config = BuckiaConfig.from_mapping({"x": {"provider": "local", "bucket_name": "b", key: value}})

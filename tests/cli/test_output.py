@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buckia.cli.output import clean, moment, size, table, width
+from buckia.engine.plan import Plan
 from buckia.events import Conflict, Damage, Failure, FileInfo, RestoreResult, SyncResult, VerifyResult
 from tests.cli.conftest import Outcome, StubClient
 
@@ -30,6 +30,7 @@ def test_sync_json_is_one_flat_object(buckia: Run, client: StubClient) -> None:
     wanted += " requests root root_before snapshot dry_run errors conflict_list warnings success"
     assert set(wanted.split()) <= set(shown)
     assert "traffic" not in shown
+    assert shown["retried"] == {"put": 0, "get": 0, "list": 0, "delete": 0, "stat": 0}
     assert shown["requests"] == {"put": 0, "get": 0, "list": 0, "delete": 0, "stat": 0}
     assert shown["errors"] == [{"path": "a", "reason": "gone"}]
     assert shown["conflict_list"] == [{"path": "b", "copies": ["b (conflict)"]}]
@@ -43,6 +44,11 @@ def test_dry_run_json_holds_the_actions(buckia: Run, client: StubClient) -> None
     assert outcome.json["actions"] == [
         {"kind": "upload", "path": "clips/kitchen.mp4", "size": 9_400_000, "reason": "changed here"}
     ]
+    assert outcome.json["estimate"] == {
+        "requests": {"put": 4, "get": 0, "list": 2, "delete": 1, "stat": 0},
+        "bytes_uploaded": 9_400_000,
+        "bytes_downloaded": 0,
+    }
 
 
 @pytest.mark.parametrize("command", ["status", "verify --from /b/f", "restore --yes"])
@@ -73,10 +79,11 @@ def test_sync_text(buckia: Run, client: StubClient) -> None:
 
 
 def test_dry_run_text(buckia: Run, client: StubClient) -> None:
-    action, summary = buckia("sync", "--dry-run").out.splitlines()
+    action, summary, cost = buckia("sync", "--dry-run").out.splitlines()
     assert action.split() == ["upload", "9.40", "MB", "clips/kitchen.mp4", "(changed", "here)"]
     assert summary == "Would be done: 1 file up. Nothing was changed (dry run)."
-    client.results["plan"] = SimpleNamespace(actions=[], result=SyncResult)
+    assert cost == "It would cost about: 9.40 MB sent in 7 requests."
+    client.results["plan"] = Plan()
     assert "nothing, all is in step" in buckia("sync", "-n").out
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from buckia.events import Traffic
 from buckia.local.disk import RealFileSystem
 from tests.cli.conftest import Outcome
 from tests.cli.support import CHECKOUT, OLD_NS, Device, World, noise, wait_a_tick
@@ -210,3 +211,25 @@ def test_k5_ignore_files_are_heeded_and_synced(world: World) -> None:
     assert set(a.in_bucket()) == {".buckiaignore", "src/build/y"}
     b.sync()
     assert set(b.tree()) == {".buckiaignore", "src/build/y"}
+
+
+def test_k1_a_dry_run_says_about_what_the_run_costs(world: World) -> None:
+    a, b = world.device("a"), world.device("b")
+
+    def compare(device: Device) -> tuple[Traffic, Traffic]:
+        with device.client() as client:
+            plan = client.plan(device.root)
+            assert plan.traffic.requests.total > 0, "planning looks at the bucket"
+            return plan.estimate(), client.sync(device.root).traffic
+
+    a.fill({"small": "1", "deep/clip": noise(9_000_000)[::-1], "large": noise(20_000_000), "empty": ""})
+    b.root.mkdir(exist_ok=True)
+    for device in (a, b):
+        estimate, actual = compare(device)
+        assert 0 <= actual.requests.put - estimate.requests.put <= 1, "two threads fill a pack each"
+        assert estimate.requests.total <= 2 * actual.requests.total
+        assert actual.requests.total <= 2 * estimate.requests.total
+        assert estimate.bytes_uploaded <= actual.bytes_uploaded <= 1.02 * estimate.bytes_uploaded
+        assert estimate.bytes_downloaded <= actual.bytes_downloaded <= 1.02 * estimate.bytes_downloaded
+    estimate, actual = compare(a)
+    assert (estimate.requests.total, actual.requests.total) == (1, 1)

@@ -130,7 +130,7 @@ def test_p17_a_root_may_say_where_it_lies(buckia: Run, project: Path) -> None:
     assert (project / "bucket/elsewhere/_buckia").is_dir()
 
 
-@pytest.mark.parametrize("line", ["files: {a: f/a}", "upload_files: {a: f/a}", "paths: [a, b]", "token_context: t"])
+@pytest.mark.parametrize("line", ["files: {a: f/a}", "upload_files: {a: f/a}", "paths: [a, b]"])
 def test_p18_p19_p29_what_is_not_there_yet_is_refused_and_not_ignored(buckia: Run, project: Path, line: str) -> None:
     (project / ".buckia").write_text(f"{ENTRY}  {line}\n")
     outcome = buckia("sync")
