@@ -263,3 +263,23 @@ class StatusResult:
     files: int = 0
     bytes: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+
+
+@dataclass(slots=True)
+class BucketCheck:
+    """What a bucket does, as it was seen by trying."""
+
+    location: str = ""
+    usable: bool = False
+    """Folders can be kept here."""
+    read_after_write: bool = False
+    list_after_write: bool = False
+    gone_after_delete: bool = False
+    range_get: bool = False
+    conditional_put: bool = False
+    digest_in_listing: str | None = None
+    """The algorithm of a digest that listings carry."""
+    pages: bool | None = None
+    """A listing of more than 1,000 objects is complete; ``None``: not tried."""
+    broken: list[str] = field(default_factory=list)
+    """Promises of an adapter that were not kept, if they were asked for."""

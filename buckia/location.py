@@ -6,6 +6,9 @@ folder::
     ../backup/photos
     s3://BUCKET/FOLDER                             AWS, region and credentials from the usual places
     s3://BUCKET/A/B/FOLDER?endpoint=HOST&region=R  any S3-compatible store; A/B is a prefix of all keys
+    linode://BUCKET/FOLDER?region=CLUSTER          Linode; or endpoint=HOST
+    b2://BUCKET/FOLDER                             Backblaze B2
+    bunny://ZONE/FOLDER?region=de                  Bunny's storage
     memory://NAME/FOLDER                           lives as long as the process; for tests and examples
 """
 
@@ -22,7 +25,13 @@ from buckia.errors import UsageError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_S3_QUERY = ("endpoint", "region", "path_style")
+_QUERY = {
+    "s3": ("endpoint", "region", "path_style"),
+    "linode": ("endpoint", "region"),
+    "b2": ("endpoint",),
+    "bunny": ("endpoint", "region"),
+}
+"""Providers that have locations, and their parameters."""
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _FOLDER_BYTES_MAX = 255
 
@@ -100,14 +109,15 @@ class Location:
         if match is None:
             return _directory(text, base)
         scheme = match.group(1).lower()
-        reader = {"s3": _s3, "memory": _memory}.get(scheme)
-        if reader is None:
+        if scheme == "memory":
+            return _memory(text)
+        if scheme not in _QUERY:
             raise UsageError(
                 f"'{scheme}://' is no kind of location that buckia knows.",
-                hint="Known are directories, s3://BUCKET/FOLDER and memory://NAME/FOLDER; "
-                "other providers are set up in a configuration file (`buckia init`).",
+                hint=f"Known are directories and {', '.join(f'{name}://' for name in _QUERY)}, "
+                "such as s3://BUCKET/FOLDER.",
             )
-        return reader(text)
+        return _bucket(scheme, text)
 
 
 def _directory(text: str, base: Path | None) -> Location:
@@ -144,7 +154,7 @@ def _url(text: str, *, allowed: tuple[str, ...]) -> tuple[str, list[str], dict[s
     if "@" in parts.netloc:
         raise UsageError(
             "A location must not hold credentials: they would show up in the process list and in logs.",
-            hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write a configuration file (`buckia init`).",
+            hint="Keep them in the environment or the keyring (`buckia auth set`), or write a configuration file.",
         )
     if parts.fragment:
         raise UsageError(f"The location '{text}' holds a '#'; write it as %23.")
@@ -162,12 +172,12 @@ def _url(text: str, *, allowed: tuple[str, ...]) -> tuple[str, list[str], dict[s
     return parts.netloc, [unquote(part) for part in parts.path.split("/") if part], query
 
 
-def _s3(text: str) -> Location:
-    bucket, path, query = _url(text, allowed=_S3_QUERY)
+def _bucket(scheme: str, text: str) -> Location:
+    allowed = _QUERY[scheme]
+    bucket, path, query = _url(text, allowed=allowed)
     if not _BUCKET.fullmatch(bucket) or not path:
-        raise UsageError(
-            f"'{text}' names no bucket and folder.", hint="Write s3://BUCKET/FOLDER?endpoint=...&region=..."
-        )
+        example = "&".join(f"{name}=..." for name in allowed[:2])
+        raise UsageError(f"'{text}' names no bucket and folder.", hint=f"Write {scheme}://BUCKET/FOLDER?{example}")
     settings: dict[str, str | bool] = {"bucket_name": bucket}
     folder = _folder(path[-1], text)
     if len(path) > 1:
@@ -186,10 +196,10 @@ def _s3(text: str) -> Location:
             raise UsageError("The parameter 'path_style' of the location must be 1 or 0.")
         settings["path_style"] = _TRUTH[query["path_style"].lower()]
         shown["path_style"] = str(int(settings["path_style"]))
-    display = f"s3://{bucket}/{'/'.join(quote(part) for part in path)}"
+    display = f"{scheme}://{bucket}/{'/'.join(quote(part) for part in path)}"
     if shown:
         display += f"?{urlencode(shown, safe=':/')}"
-    return Location("s3", settings, folder, display)
+    return Location(scheme, settings, folder, display)
 
 
 def _memory(text: str) -> Location:

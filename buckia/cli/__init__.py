@@ -26,7 +26,9 @@ COMMANDS = {
     "cat": ("browse", "Write a file of a snapshot to stdout."),
     "restore": ("restore", "Write a snapshot, or parts of it, to disk."),
     "verify": ("verify", "Prove that a bucket folder is complete and undamaged."),
-    "init": ("config", "Write a configuration file for a bucket."),
+    "bucket": ("bucket", "Check a bucket, and use what its provider offers beside storage."),
+    "url": ("bucket", "Print the address of an object."),
+    "init": ("config", "Write a configuration file for a bucket, and try the bucket."),
     "config": ("config", "Show and check the configuration."),
     "auth": ("auth", "Keep secrets in the keyring, and see which ones are used."),
 }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from buckia.cli.common import load_config, warn
-from buckia.cli.options import common_options, current_settings
+from buckia.cli.bucket import show_check
+from buckia.cli.common import load_config, session, warn
+from buckia.cli.options import Settings, Target, common_options, current_settings
 from buckia.cli.output import count, note, out, out_json, table
-from buckia.errors import ConfigError
+from buckia.errors import BuckiaError, CancelledError, ConfigError
 
 if TYPE_CHECKING:
     from buckia.config import BuckiaConfig
+    from buckia.events import BucketCheck
 
 _ENTRY_HELP = "The name of the bucket entry; default: the name of the bucket."
 
@@ -28,6 +31,8 @@ def _entry_options(function: Any) -> Any:
             ("domain", "Host of the storage service."),
             ("storage-zone", "Bunny's storage zone."),
             ("pull-zone", "Bunny's pull zone."),
+            ("cdn-url", "Address of a CDN in front of the bucket, for reading."),
+            ("token-context", "Name under which `buckia auth set` keeps the secrets."),
             ("access-key-id", secret),
             ("secret-access-key", secret),
             ("api-key", secret),
@@ -46,12 +51,14 @@ def _entry_options(function: Any) -> Any:
 @click.option("--folder", "folders", multiple=True, metavar="ID", help="A folder of the bucket to sync; repeatable.")
 @click.option("--paths", "paths", metavar="DIR", help="The local directory that holds the folders; default: this one.")
 @click.option("--delete-orphaned/--no-delete-orphaned", default=None, help="Publish deletions made here.")
+@click.option("--check/--no-check", default=True, help="Try what the bucket does, as `buckia bucket check`.")
 @_entry_options
 @common_options
-def init_command(entry: str | None, **values: Any) -> int:
-    """Write a configuration file for a bucket.
+def init_command(entry: str | None, check: bool, **values: Any) -> int:
+    """Write a configuration file for a bucket, and try the bucket.
 
-    The file is .buckia in this directory, or that of --config. One that exists is not touched.
+    The file is .buckia in this directory, or that of --config. One that exists is not touched. That the bucket cannot
+    be tried is only a warning: the file is written.
     """
     from buckia.config import BucketConfig, BuckiaConfig
 
@@ -63,12 +70,34 @@ def init_command(entry: str | None, **values: Any) -> int:
     path = config.save(settings.config or ".buckia")
     BuckiaConfig.from_file(path)
     warn(settings, bucket.warnings)
-    if settings.json:
-        out_json({"path": str(path), "bucket": name})
-    elif not settings.quiet:
+    if not settings.json and not settings.quiet:
         out(f"Wrote {path} (bucket entry '{name}'). It is never uploaded.")
+    found = _try(settings, path, name) if check and bucket.provider not in _NEED_NO_CHECK else None
+    if settings.json:
+        out_json({"path": str(path), "bucket": name, "check": found})
+    elif not settings.quiet:
+        if found is not None:
+            show_check(found)
         out("Next: buckia sync --dry-run")
     return 0
+
+
+_NEED_NO_CHECK = ("local", "memory")
+"""A local bucket is made by the first sync."""
+
+
+def _try(settings: Settings, path: Path, name: str) -> BucketCheck | None:
+    """What the bucket does; a warning, and None, if that cannot be found out now."""
+    try:
+        with session(replace(settings, config=str(path)), Target(bucket=name)) as client:
+            return client.bucket.check()
+    except CancelledError:
+        raise
+    except BuckiaError as error:
+        warn(settings, [f"The bucket was not tried: {error.message}"])
+        if error.hint and not settings.quiet:
+            note(f"hint: {error.hint}")
+        return None
 
 
 @click.group("config", context_settings={"help_option_names": ["-h", "--help"]})

@@ -145,21 +145,24 @@ _TRANSFER = {
 }
 
 
+def transfer_options(function: F) -> F:
+    """``--limit-up``, ``--limit-down`` and ``--retries``; they end up in `Settings`."""
+    for name, (metavar, text) in reversed(_TRANSFER.items()):
+        option = f"--{name.replace('_', '-')}"
+        function = click.option(option, metavar=metavar, expose_value=False, callback=_store_transfer, help=text)(
+            function
+        )
+    return function
+
+
 def target_options(location: str) -> Callable[[F], F]:
-    """``--to`` or ``--from LOCATION``, ``--bucket`` and ``--folder``: the parameters of a `Target`; and limits of the
-    transfer, which end up in `Settings`.
+    """``--to`` or ``--from LOCATION``, ``--bucket`` and ``--folder``: the parameters of a `Target`; and
+    `transfer_options`.
     """
 
     def decorate(function: F) -> F:
-        for name, (metavar, text) in reversed(_TRANSFER.items()):
-            function = click.option(
-                f"--{name.replace('_', '-')}",
-                metavar=metavar,
-                expose_value=False,
-                callback=_store_transfer,
-                help=text,
-            )(function)
         for decorator in (
+            transfer_options,
             click.option(
                 "--folder", metavar="ID", help="The folder of the bucket, if the configuration names several."
             ),

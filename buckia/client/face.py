@@ -31,6 +31,7 @@ from buckia.events import (
 from buckia.location import Location
 
 if TYPE_CHECKING:
+    from buckia.client.bucket import Bucket
     from buckia.config.file import BuckiaConfig
     from buckia.engine.restore import RestoreOptions
 
@@ -348,6 +349,19 @@ class BuckiaClient:
             f"“{remote}” has no URL: its bytes lie in packs, together with others.",
             hint="A placement that keeps files at their own path is not there yet.",
         )
+
+    @property
+    def bucket(self) -> Bucket:
+        """The bucket itself, beside its folders: its provider's verbs, a check of what it does, addresses of objects.
+        Raises UsageError for what the provider has not.
+        """
+        return self._session.bucket()
+
+    def purge_cache(self, keys: Sequence[str] = (), *, prefix: bool = False) -> int:
+        """Make the bucket's CDN forget objects by their keys, or everything; how many requests it took. Nothing that
+        buckia writes needs it, as no name is ever used again.
+        """
+        return self.bucket.purge(keys, prefix=prefix)
 
     def test_connection(self) -> bool:
         """True if the bucket answers and lets us in; otherwise the reason is raised, a BuckiaError."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buckia.client import runtime
+from buckia.client.bucket import Bucket, kept_probe
 from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
 from buckia.core.chunker import kernel
@@ -66,7 +67,14 @@ class Session:
             keywords["settings"] = {key: value for key, value in keywords["settings"].items() if key != "prefix"}
             self._backend = create_sync_backend(BackendConfig(**keywords))
             self._backend.pacer = Pace(self._limits(self._backend.capabilities), self.clock, self.cancellation.check)
+            seen = kept_probe(self._state_directory("probe", ""))
+            if seen is not None:
+                self._backend.capabilities = seen.capabilities(self._backend.capabilities)
         return self._backend
+
+    def bucket(self) -> Bucket:
+        """The bucket itself."""
+        return Bucket(self.backend, lambda: self._transfer(self.config.max_workers), self._state_directory("probe", ""))
 
     def _limits(self, capabilities: Capabilities) -> Limits:
         """What the configuration says; of requests, else what the provider is known to allow."""
@@ -135,9 +143,8 @@ class Session:
         finally:
             pool.close()
 
-    @contextmanager
-    def _repository(self, folder: str, ledger: Ledger, workers: int) -> Iterator[Repository]:
-        transfer = Transfer(
+    def _transfer(self, workers: int) -> Transfer:
+        return Transfer(
             self.backend,
             workers=min(workers, 2 * runtime.processors()) if self.config.provider in _NEAR else workers,
             retries=self.config.retries,
@@ -145,7 +152,10 @@ class Session:
             random=runtime.jitter,
             cancelled=self.cancellation.check,
         )
-        with transfer:
+
+    @contextmanager
+    def _repository(self, folder: str, ledger: Ledger, workers: int) -> Iterator[Repository]:
+        with self._transfer(workers) as transfer:
             yield Repository(
                 transfer,
                 ledger,

@@ -58,6 +58,12 @@ SECRET_KEYS = (
     "token_key",
 )
 
+_PROVIDER_KEYS = (
+    *("prefix", "storage_zone", "pull_zone", "cdn_url", "api_url", "transport", "transfer_acceleration"),
+    *("storage_class", "connect_timeout", "read_timeout"),
+)
+"""Keys that are settings of the provider, which refuses those that mean nothing to it."""
+
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential")
 _FOLDER_BITS_MIN = 96
 _NUMBER_BITS_MAX = 1024
@@ -163,7 +169,11 @@ class BucketConfig(BaseModel):
     path_style: bool | None = None
     storage_zone: str | None = None
     pull_zone: str | None = None
-    cdn_url: str | None = None
+    cdn_url: Annotated[str, AfterValidator(check_endpoint)] | None = None
+    api_url: Annotated[str, AfterValidator(check_endpoint)] | None = None
+    transport: str | None = None
+    transfer_acceleration: bool | None = None
+    storage_class: str | None = None
 
     api_key: SecretStr | None = None
     storage_api_key: SecretStr | None = None
@@ -310,13 +320,13 @@ class BucketConfig(BaseModel):
         """
         settings = dict(self.provider_settings)
         endpoint = self.endpoint
-        if self.provider in ("s3", "linode", "b2"):
+        if self.provider in ("s3", "linode", "b2", "bunny"):
             endpoint = endpoint or self.host
         elif self.host is not None:
             settings["domain"] = self.host
         if self.path_style is not None:
             settings["addressing"] = "path" if self.path_style else "virtual"
-        for key in ("prefix", "storage_zone", "pull_zone", "cdn_url", "connect_timeout", "read_timeout"):
+        for key in _PROVIDER_KEYS:
             if getattr(self, key) is not None:
                 settings[key] = getattr(self, key)
         return {

@@ -152,11 +152,13 @@ class Transfer:
         for _ in self._ordered((0, "delete", partial(self.backend.delete_many, part)) for part in parts):
             self._check()
 
+    def attempt(self, verb: Verb, call: Callable[[], T]) -> T:
+        """What ``call``, one request of this bucket, returns, with retries."""
+        return self._attempts(verb, call, self._check)
+
     def upload_file(self, local_path: str | os.PathLike[str], key: str) -> ObjectInfo:
         """`BaseSync.upload_file` with retries of each of its requests."""
-        return self.backend.upload_file(
-            local_path, key, attempt=lambda verb, call: self._attempts(verb, call, self._check)
-        )
+        return self.backend.upload_file(local_path, key, attempt=self.attempt)
 
     def map_get(self, requests: Iterable[tuple[str, int, int | None]]) -> Iterator[bytes]:
         """The bytes of each (key, offset, length), in order, read ahead within the budget.

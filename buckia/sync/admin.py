@@ -2,17 +2,20 @@
 
 An adapter's ``admin`` is a `BucketAdmin` of its own; what it does not override answers with a `UsageError` that says
 so. None of it is needed to sync: these are for whoever runs the bucket. No verb retries; all raise the closed set of
-errors of `buckia.sync.base`.
+errors of `buckia.sync.base`. Only `purge` may take many requests, and leaves retries to its caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NoReturn
 
 from buckia.errors import UsageError
 
 Json = Mapping[str, Any]
+Verb = Literal["put", "get", "list", "delete", "stat"]
+Attempt = Callable[[Verb, Callable[[], Any]], Any]
+"""Makes one request, as often as it takes, and returns what it returned."""
 
 
 class BucketAdmin:
@@ -106,8 +109,12 @@ class BucketAdmin:
         """The pull zone in front of the bucket: ``id``, ``name``, ``hostnames``, ``storage_zone_id``."""
         self._lacks("pull zone")
 
-    def purge(self, keys: Sequence[str], *, prefix: bool = False) -> int:
+    def storage_zone(self) -> Json:
+        """The zone that the bucket is: ``id``, ``name``, ``region``, ``replicas``, ``host``, ``pull_zones``."""
+        self._lacks("storage zone")
+
+    def purge(self, keys: Sequence[str], *, prefix: bool = False, attempt: Attempt = lambda verb, call: call()) -> int:
         """Makes the CDN forget objects, or with ``prefix`` all whose keys begin so; without keys the whole zone. How
-        many purge requests it took.
+        many purge requests it took; ``attempt`` makes each of them.
         """
         self._lacks("CDN cache to purge")

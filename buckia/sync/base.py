@@ -22,18 +22,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from buckia.errors import BucketError, BuckiaError, RangeNotSatisfiable, Transient, UsageError
 from buckia.events import Traffic
+from buckia.sync.admin import Attempt as Attempt
 from buckia.sync.admin import BucketAdmin
+from buckia.sync.admin import Verb as Verb
 from buckia.sync.body import PacedBody, read_slices
 from buckia.sync.files import PART_BYTES, read_file, replacing
 
 Buffer = bytes | bytearray | memoryview
-Verb = Literal["put", "get", "list", "delete", "stat"]
-Attempt = Callable[[Verb, Callable[[], Any]], Any]
-"""Makes one request, as often as it takes, and returns what it returned."""
 
 KEY_BYTES_MAX = 1024
 _FORBIDDEN = frozenset(map(chr, [*range(0x20), 0x7F])) | {"\\"}
@@ -475,6 +474,8 @@ class BaseSync(ABC):
         with self._request("get", key):
             data = self.cdn.read(key, offset, length)
         if data is not None:
+            if self.pacer is not None and self.paces_bodies:
+                self.pacer.downloading(len(data))
             self._count_bytes(downloaded=len(data))
         return data
 

@@ -236,13 +236,15 @@ def serves_many_at_a_time(fresh: Fresh) -> None:
 def counts_requests(fresh: Fresh) -> None:
     """Requests and payload bytes are counted as they are made."""
     with fresh() as bucket:
-        before = bucket.traffic.requests.total
         bucket.put(KEY, b"12345")
         bucket.get(KEY, offset=1, length=2)
         bucket.stat(KEY)
         [*bucket.list("contract/")]
         bucket.delete(KEY)
-        _same(bucket.traffic.requests.total - before, 5, "Requests")
+        made = bucket.traffic.requests
+        # A listing may take a request per directory, and a put one that proves it.
+        _same((made.put, made.get, made.delete), (1, 1, 1), "Puts, gets and deletes")
+        _same((made.list >= 1, made.stat >= 1, made.total <= 10), (True, True, True), "Listings and stats")
         read = 2 if bucket.capabilities.range_get else 5
         _same((bucket.traffic.bytes_uploaded, bucket.traffic.bytes_downloaded), (5, read), "Bytes")
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from buckia.errors import UsageError
 from buckia.sync.base import BaseSync
 
 ENTRY_POINTS = "buckia.backends"
 """Group in which other packages announce a function from `BackendConfig` to `BaseSync`, by provider."""
-
-_PLANNED = ("b2", "bunny", "linode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +54,66 @@ def _memory(config: BackendConfig) -> BaseSync:
 def _s3(config: BackendConfig) -> BaseSync:
     from buckia.sync.s3 import S3Options, S3Sync
 
-    names = {option.name for option in fields(S3Options)} - {"max_workers"}
-    return S3Sync(
-        config.bucket_name,
-        region=config.region,
-        endpoint=config.endpoint,
-        credentials=config.credentials,
-        options=S3Options(max_workers=config.max_workers, **_settings(config, names)),
-    )
+    return S3Sync(config.bucket_name, options=_options(config, S3Options), **_where(config))
 
 
-_registered: dict[str, Make] = {"local": _local, "memory": _memory, "s3": _s3}
+def _linode(config: BackendConfig) -> BaseSync:
+    from buckia.sync.linode import LinodeSync
+    from buckia.sync.s3 import S3Options
+
+    return LinodeSync(config.bucket_name, options=_options(config, S3Options), **_where(config))
+
+
+def _b2(config: BackendConfig) -> BaseSync:
+    from buckia.sync.b2 import B2Options, B2Sync
+
+    return B2Sync(config.bucket_name, options=_options(config, B2Options, b2_delete="delete"), **_where(config))
+
+
+def _bunny(config: BackendConfig) -> BaseSync:
+    from buckia.sync.bunny import BunnyOptions, BunnySync
+
+    settings = dict(config.settings)
+    zone = settings.pop("storage_zone", config.bucket_name)
+    options = _options(replace(config, settings=settings), BunnyOptions)
+    return BunnySync(zone, options=options, **_where(config))
+
+
+Options = TypeVar("Options")
+
+
+def _options(config: BackendConfig, kind: Callable[..., Options], **names: str) -> Options:
+    """An adapter's options from settings of the same names, or of those that stand for them in ``names``."""
+    known = {field.name for field in fields(kind)} - {"max_workers", *names.values()}  # type: ignore[arg-type]
+    given = _settings(config, known | names.keys())
+    return kind(max_workers=config.max_workers, **{names.get(name, name): value for name, value in given.items()})
+
+
+def _where(config: BackendConfig) -> dict[str, Any]:
+    return {"region": config.region, "endpoint": config.endpoint, "credentials": config.credentials}
+
+
+_OWN: dict[str, Make] = {
+    "b2": _b2,
+    "bunny": _bunny,
+    "linode": _linode,
+    "local": _local,
+    "memory": _memory,
+    "s3": _s3,
+}
+_registered: dict[str, Make] = {}
 
 
 def register(provider: str, make: Make) -> None:
     """Makes a provider known in this process. Names of this package cannot be taken."""
-    if provider in ("local", "memory", "s3", *_PLANNED):
+    if provider in _OWN:
         raise UsageError(f"The provider {provider} is buckia's own.")
     _registered[provider] = make
 
 
 def known_providers() -> list[str]:
     """Names that `create_sync_backend` takes, sorted."""
-    return sorted({*_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))} - {*_PLANNED})
+    return sorted({*_OWN, *_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
 def create_sync_backend(config: BackendConfig) -> BaseSync:
@@ -87,12 +122,7 @@ def create_sync_backend(config: BackendConfig) -> BaseSync:
     Raises `UsageError` for an unknown provider or setting, `MissingExtraError` where a package is missing.
     """
     provider = config.provider
-    if provider in _PLANNED:
-        raise UsageError(
-            f"The provider {provider} is not available yet in this version.",
-            hint=f"Available: {', '.join(known_providers())}.",
-        )
-    make = _registered.get(provider) or _announced(provider)
+    make = _registered.get(provider) or _OWN.get(provider) or _announced(provider)
     if make is None:
         raise UsageError(f"There is no provider {provider!r}.", hint=f"Available: {', '.join(known_providers())}.")
     if not config.bucket_name:

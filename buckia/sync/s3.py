@@ -1,108 +1,61 @@
 """AWS S3 and everything that speaks its protocol, through botocore.
 
-Every put is one request with a signed digest of the body, which the server checks: no object is stored that differs
-from what was sent. The chunked bodies with trailing checksums, which several compatible servers refuse or store, are
-not used. botocore's own retries are off; its credential chain, proxies (``HTTPS_PROXY``, ``NO_PROXY``) and
+Every put is one request with a digest of the body, which the server checks: no object is stored that differs from what
+was sent. The chunked bodies with trailing checksums, which several compatible servers refuse or store, are not used.
+botocore's own retries and redirects are off; its credential chain, proxies (``HTTPS_PROXY``, ``NO_PROXY``) and
 certificates (``AWS_CA_BUNDLE``) work as everywhere.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import os
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from importlib.util import find_spec
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-from buckia.errors import (
-    AccessDenied,
-    AuthenticationError,
-    BucketError,
-    BucketNotFound,
-    BuckiaError,
-    MissingExtraError,
-    ObjectNotFound,
-    PreconditionFailed,
-    QuotaExceeded,
-    RangeNotSatisfiable,
-    Transient,
-    UsageError,
+from buckia.errors import BucketError, BuckiaError, MissingExtraError, UsageError
+from buckia.sync.base import Attempt, BaseSync, ObjectInfo, Page, Verb, check_key
+from buckia.sync.s3_admin import S3Admin
+from buckia.sync.s3_client import (
+    Connection,
+    S3Options,
+    check_parameters,
+    checked_url,
+    digest_text,
+    endpoint_of_environment,
+    installed,
 )
-from buckia.sync.base import BaseSync, Capabilities, ObjectInfo, Page, check_key
+from buckia.sync.s3_errors import AWS_VARIABLES, Where, check_deleted, translate
+from buckia.sync.s3_multipart import LocalFile, PartedUpload, part_bytes
+from buckia.sync.s3_presets import PRESETS, Preset, find_preset
 
-_BY_CODE: dict[str, type[BuckiaError]] = {
-    **dict.fromkeys(("NoSuchKey", "NotFound", "404", "NoSuchVersion"), ObjectNotFound),
-    **dict.fromkeys(("NoSuchBucket",), BucketNotFound),
-    **dict.fromkeys(("InvalidRange", "416"), RangeNotSatisfiable),
-    **dict.fromkeys(("PreconditionFailed", "412", "ConditionalRequestConflict"), PreconditionFailed),
-    **dict.fromkeys(
-        (
-            *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed", "InvalidSecurity", "401"),
-            *("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "MissingSecurityHeader", "NotSignedUp"),
-            *("RequestTimeTooSkewed", "RequestExpired"),
-        ),
-        AuthenticationError,
-    ),
-    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem", "403"), AccessDenied),
-    **dict.fromkeys(
-        ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "507"),
-        QuotaExceeded,
-    ),
-    **dict.fromkeys(
-        (
-            *("SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException", "TooManyRequests"),
-            *("RequestLimitExceeded", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"),
-            # The body was damaged on its way: what was signed is what is in memory.
-            *("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"),
-        ),
-        Transient,
-    ),
-}
-_BY_STATUS: dict[int, type[BuckiaError]] = {
-    401: AuthenticationError,
-    403: AccessDenied,
-    404: ObjectNotFound,
-    408: Transient,
-    409: PreconditionFailed,
-    412: PreconditionFailed,
-    416: RangeNotSatisfiable,
-    425: Transient,
-    429: Transient,
-    501: BucketError,
-    507: QuotaExceeded,
-}
+__all__ = ["SIGNED_SECONDS_MAX", "S3Options", "S3Sync"]
+
+SIGNED_SECONDS_MAX = 7 * 86_400
+"""How long a signed URL may be valid."""
+
 _NO_BATCH_DELETE = frozenset(
     {"MissingContentMD5", "InvalidRequest", "InvalidArgument", "NotImplemented", "MethodNotAllowed", "InvalidDigest"}
 )
 
 
-@dataclass(frozen=True, slots=True)
-class S3Options:
-    """How to speak to a server. ``addressing`` ``auto`` means ``path`` at an own endpoint; timeouts are seconds."""
-
-    addressing: Literal["auto", "path", "virtual"] = "auto"
-    checksum: Literal["sha256", "md5"] = "sha256"
-    """What a put carries for the server to check; ``md5`` is for servers that do not know ``x-amz-checksum-sha256``."""
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0
-    max_workers: int = 16
-    """Connections that are kept open."""
-    profile: str | None = None
-    """A profile of the shared AWS configuration files."""
-
-
 class S3Sync(BaseSync):
-    """A bucket of AWS, or of the compatible server at ``endpoint`` (``https://HOST[:PORT]``; a bare host means https).
+    """A bucket of AWS, or of the compatible server at ``endpoint`` (``https://HOST[:PORT]``; a bare host means https;
+    by default ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``).
 
     ``credentials`` has ``access_key_id`` and ``secret_access_key``, and ``session_token`` where there is one; without
     it botocore looks where it always does: environment, profiles, instance roles. Nothing is sent before the first
     request.
     """
+
+    paces_bodies = True
+    _scheme: ClassVar[str] = "s3"
+    _title: ClassVar[str] = "S3"
+    _variables: ClassVar[tuple[str, str, str]] = AWS_VARIABLES
+    _looks_for_credentials: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -113,26 +66,68 @@ class S3Sync(BaseSync):
         credentials: Mapping[str, str] | None = None,
         options: S3Options | None = None,
     ) -> None:
-        if not _installed():
-            raise MissingExtraError("S3 needs the package boto3.", hint='pip install "buckia[s3]"')
+        if not installed():
+            extra = f'pip install "buckia[{self._scheme}]"'
+            raise MissingExtraError(f"{self._title} needs the package boto3.", hint=extra)
         self._bucket = bucket_name
-        self._endpoint = None if endpoint is None else _checked_endpoint(endpoint)
-        self._region = region or (None if endpoint is None else "us-east-1")
-        self._credentials = dict(credentials or {})
         self._options = options or S3Options()
+        endpoint = endpoint or endpoint_of_environment()
+        endpoint = checked_url(endpoint, "An S3 endpoint") if endpoint else None
+        self._preset, found = self._find_preset(endpoint)
+        # botocore knows the region of AWS by other means, too: a profile, or its own variable.
+        region = region or (found if endpoint else os.environ.get("AWS_REGION") or None)
+        self._connection = Connection(self._preset, endpoint, region, dict(credentials or {}), self._options)
+        self._checksum = self._connection.checksum
         self._client: Any = None
         self._client_lock = threading.Lock()
         self._batch_works = True
-        where = "" if self._endpoint is None else f"?endpoint={self._endpoint}"
-        super().__init__(f"s3://{bucket_name}{where}", Capabilities(conditional_put=True, batch_delete=1000, copy=True))
+        where = "" if endpoint is None else f"?endpoint={endpoint}"
+        super().__init__(f"{self._scheme}://{bucket_name}{where}", self._preset.capabilities)
+        self._where = Where(self.location, bucket_name, region, self._variables)
+        self._written = {"StorageClass": self._options.storage_class} if self._options.storage_class else {}
+        self._check_settings()
+        batch = self._preset.capabilities.batch_delete
+        self.admin = S3Admin(self._where, self.call, lacks=self._preset.lacks, batch=batch)
+        if self._options.cdn_url is not None:
+            from buckia.sync.cdn import CdnReader
+
+            self._cdn_url = checked_url(self._options.cdn_url, "The address of a CDN")
+            timeouts = (self._options.connect_timeout, self._options.read_timeout)
+            self.cdn = CdnReader(self._cdn_url, max_workers=self._options.max_workers, timeouts=timeouts)
+
+    def _find_preset(self, endpoint: str | None) -> tuple[Preset, str]:
+        host = (urlsplit(endpoint).hostname or "") if endpoint else "s3.amazonaws.com"
+        preset, region = find_preset(host)
+        rest = host.removeprefix(f"{self._bucket}.")
+        if rest != host and preset.name not in ("minio", "generic") and find_preset(rest)[0] is preset:
+            raise UsageError(f"The endpoint {host} begins with the name of the bucket.", hint=f"Leave it out: {rest}")
+        wanted = PRESETS.get(self._options.preset, preset)
+        return wanted, region if wanted is preset else wanted.region
+
+    def _check_settings(self) -> None:
+        if self._written and "storage_class" in self._preset.lacks:
+            raise UsageError(f"{self.location} has no storage classes.")
+        if not self._options.transfer_acceleration:
+            return
+        if not self._preset.aws or self._connection.endpoint is not None:
+            raise UsageError(f"{self.location} has no transfer acceleration.", hint="Only AWS offers it.")
+        if "." in self._bucket or self._options.addressing == "path":
+            raise UsageError(
+                "Transfer acceleration needs the bucket's name in the host's name, and no dots in it.",
+                hint="Turn transfer_acceleration or path_style off.",
+            )
+
+    # Keys and bytes.
 
     def _put(self, key: str, data: memoryview, if_absent: bool) -> ObjectInfo:
-        headers = {"IfNoneMatch": "*"} if if_absent else {}
-        if self._options.checksum == "md5":
-            headers["ContentMD5"] = _base64(hashlib.md5(data, usedforsecurity=False).digest())
-        else:
-            headers["ChecksumSHA256"] = _base64(hashlib.sha256(data).digest())
-        # A memoryview goes to the socket as it is: no copy, no waiting for "100 Continue".
+        headers = dict(self._written)
+        if if_absent:
+            headers["IfNoneMatch"] = "*"
+        if self._checksum == "md5":
+            headers["ContentMD5"] = digest_text(hashlib.md5(data, usedforsecurity=False).digest())
+        elif self._checksum == "sha256":
+            headers["ChecksumSHA256"] = digest_text(hashlib.sha256(data).digest())
+        # A memoryview goes to the socket as it is: no copy.
         answer = self._s3().put_object(Bucket=self._bucket, Key=key, Body=data, **headers)
         return ObjectInfo(key, len(data), _etag(answer))
 
@@ -141,13 +136,12 @@ class S3Sync(BaseSync):
         if offset or length is not None:
             end = "" if length is None else offset + length - 1
             part["Range"] = f"bytes={offset}-{end}"
-        answer = self._s3().get_object(Bucket=self._bucket, Key=key, **part)
-        body = answer["Body"]
+        body = self._s3().get_object(Bucket=self._bucket, Key=key, **part)["Body"]
         try:
-            data: bytes = body.read()
+            # Asked for all by a number it would not notice that the answer was cut short.
+            return self._received(lambda count: body.read() if count < 0 else body.read(count))
         finally:
             body.close()
-        return data
 
     def _stat(self, key: str) -> ObjectInfo:
         answer = self._s3().head_object(Bucket=self._bucket, Key=key)
@@ -171,25 +165,25 @@ class S3Sync(BaseSync):
 
     def _delete_many(self, keys: Sequence[str]) -> None:
         if self._batch_works:
+            from botocore.exceptions import ClientError
+
+            batch = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
             try:
-                answer = self._s3().delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
-                )
-            except self._s3().exceptions.ClientError as error:
+                answer = self._s3().delete_objects(Bucket=self._bucket, Delete=batch)
+            except ClientError as error:
                 if error.response.get("Error", {}).get("Code") not in _NO_BATCH_DELETE:
                     raise
                 self._batch_works = False
             else:
-                for failed in answer.get("Errors", ()):
-                    if failed.get("Code") != "NoSuchKey":
-                        raise self._classify(failed, 0, {}, failed.get("Key", keys[0]))
+                check_deleted(answer, self._where)
                 return
         for key in keys:
             self._count("delete")
             self._delete(key)
 
     def _copy(self, source: str, target: str) -> ObjectInfo:
-        self._s3().copy_object(Bucket=self._bucket, Key=target, CopySource={"Bucket": self._bucket, "Key": source})
+        origin = {"Bucket": self._bucket, "Key": source}
+        self._s3().copy_object(Bucket=self._bucket, Key=target, CopySource=origin, **self._written)
         self._count("stat")
         return self._stat(target)
 
@@ -199,142 +193,97 @@ class S3Sync(BaseSync):
         if client is not None:
             client.close()
 
-    def get_public_url(self, key: str) -> str:
-        """The address of the object; it answers if the bucket is public."""
+    def _translate(self, error: Exception, key: str) -> BuckiaError | None:
+        return translate(error, key, self._where) or super()._translate(error, key)
+
+    # Files and addresses.
+
+    def upload_file(
+        self, local_path: str | os.PathLike[str], key: str, *, attempt: Attempt = lambda verb, call: call()
+    ) -> ObjectInfo:
+        """Writes a local file as one object: in parts, side by side, if it is larger than ``multipart_threshold``.
+
+        Goes on with an upload that an interrupted run left; one that fails is aborted. Raises `LocalError` if the file
+        is changed while it is read.
+        """
         check_key(key)
-        if self._endpoint is not None:
-            return f"{self._endpoint}/{self._bucket}/{quote(key)}"
-        region = f".{self._region}" if self._region else ""
-        return f"https://{self._bucket}.s3{region}.amazonaws.com/{quote(key)}"
+        file = LocalFile(Path(local_path))
+        if file.size <= min(self._options.multipart_threshold, self.capabilities.object_bytes_max):
+            return super().upload_file(local_path, key, attempt=attempt)
+        if file.size > self._preset.file_bytes_max:
+            raise BucketError(f"{file.path} is larger than an object of {self.location} may be.")
+        workers = min(self._options.max_workers, self.capabilities.concurrency.get("put", self._options.max_workers))
+        upload = PartedUpload(
+            self.call, attempt, key, file, part_bytes(file.size), workers, self._written, self._uploading
+        )
+        return upload.run()
+
+    def _uploading(self, count: int) -> None:
+        if self.pacer is not None and self.pacer.limits_bytes:
+            self.pacer.uploading(count)
+
+    def get_public_url(self, key: str) -> str:
+        """The address of the object: at the CDN if there is one, else at the bucket, where it answers if that is
+        public.
+        """
+        check_key(key)
+        if self._options.cdn_url is not None:
+            return f"{self._cdn_url}/{quote(key)}"
+        endpoint, region = self._connection.endpoint, self._connection.region
+        if endpoint is None:
+            host = f"s3.{region}.amazonaws.com" if region else "s3.amazonaws.com"
+            endpoint = f"https://{host}.cn" if (region or "").startswith("cn-") else f"https://{host}"
+        if "." in self._bucket or self._connection.addressing == "path":
+            return f"{endpoint}/{self._bucket}/{quote(key)}"
+        scheme, _, rest = endpoint.partition("://")
+        return f"{scheme}://{self._bucket}.{rest}/{quote(key)}"
+
+    def signed_url(self, key: str, expires: int) -> str:
+        """An address at which anybody can read the object for ``expires`` seconds, 1 to 604,800; with temporary
+        credentials not longer than these are valid.
+        """
+        check_key(key)
+        if not 1 <= expires <= SIGNED_SECONDS_MAX:
+            raise UsageError("A signed URL is valid for 1 second to 7 days.")
+        about = {"Bucket": self._bucket, "Key": key}
+        try:
+            return str(self._s3().generate_presigned_url("get_object", Params=about, ExpiresIn=expires))
+        except Exception as error:
+            translated = self._translate(error, key)
+            if translated is None:
+                raise
+            raise translated from error
+
+    # The client.
+
+    def call(self, verb: Verb, operation: str, key: str = "", **parameters: Any) -> Any:
+        """One request of the bucket's API by the name of botocore's method, for verbs that `BaseSync` does not have.
+
+        Counted as ``verb``, with its errors translated. Raises `UsageError` for settings of the bucket that the API
+        does not know.
+        """
+        if key:
+            parameters["Key"] = key
+        body = parameters.get("Body")
+        with self._request(verb, key):
+            client = self._s3()
+            if operation.startswith("put_bucket_"):
+                check_parameters(client, operation, {"Bucket": self._bucket, **parameters})
+            answer = getattr(client, operation)(Bucket=self._bucket, **parameters)
+        if body is not None:
+            self._count_bytes(uploaded=len(body))
+        return answer
 
     def _s3(self) -> Any:
         if self._client is None:
             with self._client_lock:
                 if self._client is None:
-                    self._client = self._connected()
+                    if not self._looks_for_credentials and not self._connection.credentials.get("access_key_id"):
+                        raise self._where.no_credentials()
+                    self._client = self._connection.open(self._body)
         return self._client
-
-    def _connected(self) -> Any:
-        import botocore.config
-        import botocore.session
-
-        options = self._options
-        addressing = options.addressing
-        if addressing == "auto" and self._endpoint is not None:
-            addressing = "path"
-        config = botocore.config.Config(
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            max_pool_connections=max(1, options.max_workers),
-            connect_timeout=options.connect_timeout,
-            read_timeout=options.read_timeout,
-            tcp_keepalive=True,
-            # What is signed is the digest that a put carries; signing the body would hash it twice.
-            s3={"addressing_style": addressing, "payload_signing_enabled": False},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            # Keys are checked already; and botocore's check refuses a memoryview.
-            parameter_validation=False,
-            user_agent_extra="buckia",
-        )
-        session = botocore.session.Session(profile=options.profile)
-        client = session.create_client(
-            "s3",
-            region_name=self._region,
-            endpoint_url=self._endpoint,
-            aws_access_key_id=self._credentials.get("access_key_id"),
-            aws_secret_access_key=self._credentials.get("secret_access_key"),
-            aws_session_token=self._credentials.get("session_token"),
-            config=config,
-        )
-        client.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
-        return client
-
-    def _translate(self, error: Exception, key: str) -> BuckiaError | None:
-        from botocore import exceptions as aws
-        from botocore.parsers import ResponseParserError
-
-        if isinstance(error, aws.ClientError):
-            about = error.response.get("ResponseMetadata", {})
-            return self._classify(
-                error.response.get("Error", {}), about.get("HTTPStatusCode", 0), about.get("HTTPHeaders", {}), key
-            )
-        if isinstance(error, (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError)):
-            return AuthenticationError(
-                f"There are no credentials for {self.location}.",
-                hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile.",
-            )
-        if isinstance(error, aws.SSLError) and "EOF" not in str(error):
-            return BucketError(
-                f"{self.location}: {error}",
-                hint="AWS_CA_BUNDLE names a file with the certificates of your own authority.",
-            )
-        passing = (aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError, aws.ReadTimeoutError)
-        if isinstance(error, (*passing, aws.ResponseStreamingError, ResponseParserError)):
-            return Transient(f"{self.location}: {error}")
-        if isinstance(error, (aws.ProfileNotFound, aws.ParamValidationError, aws.InvalidRegionError)):
-            return UsageError(f"{self.location}: {error}")
-        if isinstance(error, aws.BotoCoreError):
-            return BucketError(f"{self.location}: {key}: {error}")
-        return super()._translate(error, key)
-
-    def _classify(self, answer: Mapping[str, Any], status: int, headers: Mapping[str, str], key: str) -> BuckiaError:
-        code = str(answer.get("Code", status))
-        said = answer.get("Message") or "no reason given"
-        kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (Transient if status >= 500 else BucketError)
-        if kind is BucketNotFound:
-            return BucketNotFound(f"There is no bucket {self.location}.")
-        if kind is ObjectNotFound:
-            return ObjectNotFound(f"{self.location} holds no {key}.")
-        message = f"{self.location}: {key}: {code}: {said}"
-        if kind is Transient:
-            return Transient(message, retry_after=_retry_after(headers))
-        hint = "Set this machine's clock." if code in ("RequestTimeTooSkewed", "RequestExpired") else None
-        return kind(message, hint=hint)
-
-
-def _installed() -> bool:
-    """Whether botocore is there; importing it would take half a second."""
-    try:
-        return find_spec("botocore") is not None
-    except ImportError:
-        return False
-
-
-def _checked_endpoint(endpoint: str) -> str:
-    address = endpoint if "://" in endpoint else f"https://{endpoint}"
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise UsageError("An S3 endpoint has the form https://HOST or https://HOST:PORT.")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError("An S3 endpoint holds no credentials and no parameters.")
-    return address.rstrip("/")
 
 
 def _etag(answer: Mapping[str, Any]) -> str | None:
     etag = answer.get("ETag")
     return None if etag is None else str(etag).strip('"')
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: a number, or a date."""
-    wish = headers.get("retry-after", "").strip()
-    if wish.isdecimal():
-        return float(wish)
-    try:
-        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
-        return max(0.0, parsedate_to_datetime(wish).timestamp() - now)
-    except ValueError:
-        return None
-
-
-def _add_content_md5(request: Any, **_: object) -> None:
-    """Older servers demand it for batch deletes; botocore sends newer checksums only."""
-    request.headers["Content-MD5"] = _base64(hashlib.md5(request.body, usedforsecurity=False).digest())
-
-
-def _base64(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()

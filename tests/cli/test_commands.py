@@ -152,7 +152,7 @@ def test_json_of_errors(command: Command) -> None:
 
 def test_json_of_config_and_init(buckia: Run, tmp_path: Path) -> None:
     done = compact(buckia("init", "--provider", "local", "--bucket-name", "bucket", "--folder", "f", "--json"))
-    assert done == {"path": ".buckia", "bucket": "bucket"}
+    assert done == {"path": ".buckia", "bucket": "bucket", "check": None}
     shown = compact(buckia("config", "show", "--json"))
     assert shown == {"bucket": {"provider": "local", "bucket_name": "bucket", "folders": ["f"]}}
     (mapping,) = compact(buckia("config", "show", "--mapping", "--json"))

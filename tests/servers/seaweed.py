@@ -105,7 +105,7 @@ class SeaweedServer:
         command = [weed, "server", "-dir", str(data), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1", "-s3"]
         for number, name in enumerate(_PORTS):
             command += [f"-{name}.port", str(ports[2 * number]), f"-{name}.port.grpc", str(ports[2 * number + 1])]
-        command += ["-s3.config", str(config), "-volume.max", "0", "-master.volumeSizeLimitMB", "64"]
+        command += ["-s3.config", str(config), "-volume.max", "5000", "-master.volumeSizeLimitMB", "64"]
         command += ["-volume.preStopSeconds", "0", "-master.telemetry=false", "-metricsPort", str(self._metrics)]
         command += ["-s3.port.iceberg", "0", "-s3.port.lance", "0"]
         with open(self.directory / "log", "wb") as log:

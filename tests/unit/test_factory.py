@@ -32,18 +32,36 @@ def test_our_providers(tmp_path: Path) -> None:
 def test_an_unknown_provider_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="no provider 'ftp'") as caught:
         create_sync_backend(BackendConfig("ftp", "b"))
-    for provider in ("local", "memory", "s3"):
+    for provider in ("b2", "bunny", "linode", "local", "memory", "s3"):
         assert provider in (caught.value.hint or "")
-    assert "linode" not in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("provider", ["linode", "b2", "bunny"])
-def test_providers_to_come_say_so(provider: str) -> None:
-    with pytest.raises(UsageError, match=f"{provider} is not available yet in this version"):
-        create_sync_backend(BackendConfig(provider, "b"))
+def test_the_four_providers_of_the_cloud() -> None:
+    keys = {"access_key_id": "i", "secret_access_key": "s", "storage_api_key": "p"}
+    made = {
+        provider: create_sync_backend(BackendConfig(provider, "bucket", credentials=keys, **more))
+        for provider, more in {
+            "s3": {"region": "eu-west-1"},
+            "linode": {"region": "us-east-1"},
+            "b2": {"settings": {"b2_delete": "versions"}},
+            "bunny": {"region": "uk", "settings": {"storage_zone": "zone", "verify_puts": False}},
+        }.items()
+    }
+    assert {provider: type(backend).__name__ for provider, backend in made.items()} == {
+        "s3": "S3Sync",
+        "linode": "LinodeSync",
+        "b2": "B2Sync",
+        "bunny": "BunnySync",
+    }
+    assert {provider: backend.location for provider, backend in made.items()} == {
+        "s3": "s3://bucket",
+        "linode": "linode://bucket?endpoint=https://us-east-1.linodeobjects.com",
+        "b2": "b2://bucket",
+        "bunny": "bunny://zone",
+    }
 
 
-@pytest.mark.parametrize("provider", ["local", "memory", "s3"])
+@pytest.mark.parametrize("provider", ["local", "memory", "s3", "linode", "b2", "bunny"])
 def test_an_unknown_setting_is_refused(provider: str) -> None:
     with pytest.raises(UsageError, match=f"provider {provider} has no setting adressing"):
         create_sync_backend(BackendConfig(provider, "b", settings={"adressing": "path"}))

@@ -8,8 +8,9 @@ import base64
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,7 @@ def _error(code: str, message: str = "Some reason.") -> bytes:
     [
         (404, "NoSuchKey", ObjectNotFound),
         (404, "NoSuchBucket", BucketNotFound),
+        (404, "NoSuchUpload", ObjectNotFound),
         (416, "InvalidRange", RangeNotSatisfiable),
         (412, "PreconditionFailed", PreconditionFailed),
         (409, "ConditionalRequestConflict", PreconditionFailed),
@@ -154,10 +156,138 @@ def test_answers(server: Scripted, bucket: S3Sync, status: int, code: str, kind:
     ("status", "kind"), [(404, ObjectNotFound), (403, AccessDenied), (503, Transient), (400, BucketError)]
 )
 def test_answers_without_a_body(server: Scripted, bucket: S3Sync, status: int, kind: type[BuckiaError]) -> None:
-    server.answers = [Answer(status)] * 2  # after a 400 botocore asks the bucket for its region
+    server.answers = [Answer(status)]
     with pytest.raises(kind) as caught:
         bucket.stat("k")
     assert type(caught.value) is kind
+
+
+@dataclass
+class Said:
+    """What a server says, and what is made of it."""
+
+    status: int
+    code: str
+    kind: type[BuckiaError]
+    sentence: str
+    hint: str
+    more: str = "<Message>Some reason.</Message>"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def answer(self) -> Answer:
+        return Answer(self.status, f"<Error><Code>{self.code}</Code>{self.more}</Error>".encode(), self.headers)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said(403, "InvalidAccessKeyId", AuthenticationError, "does not know this access key id", "AWS_ACCESS_KEY_ID"),
+        Said(403, "SignatureDoesNotMatch", AuthenticationError, "the secret access key", "AWS_SECRET_ACCESS_KEY"),
+        Said(400, "ExpiredToken", AuthenticationError, "has expired", "AWS_SESSION_TOKEN"),
+        Said(400, "InvalidToken", AuthenticationError, "does not accept the session token", "AWS_SESSION_TOKEN"),
+        Said(403, "RequestTimeTooSkewed", AuthenticationError, "this machine's clock", "Set this machine's clock"),
+        Said(401, "Odd", AuthenticationError, "does not accept the credentials", "AWS_ACCESS_KEY_ID"),
+        Said(403, "AccessDenied", AccessDenied, "may not list the bucket", "s3:ListBucket"),
+        Said(403, "AllAccessDisabled", AccessDenied, "account of .* is blocked", "console"),
+        Said(404, "NoSuchBucket", BucketNotFound, "There is no bucket", "region"),
+        Said(403, "QuotaExceeded", QuotaExceeded, "no room left", ""),
+        Said(
+            *(403, "AccessDenied", QuotaExceeded, "no room left", ""),
+            "<Message>Cannot upload files, storage cap exceeded. See the Caps page.</Message>",
+        ),
+        Said(
+            *(301, "PermanentRedirect", BucketError, "is in the region eu-west-1, not in us-east-1", "to eu-west-1"),
+            headers={"x-amz-bucket-region": "eu-west-1"},
+        ),
+        Said(
+            *(400, "AuthorizationHeaderMalformed", BucketError, "is in the region eu-west-1", "to eu-west-1"),
+            "<Message>The region is wrong</Message><Region>eu-west-1</Region>",
+        ),
+        Said(
+            *(400, "AuthorizationHeaderMalformed", BucketError, "is in the region eu-west-2", "to eu-west-2"),
+            "<Message>the region 'us-east-1' is wrong; expecting 'eu-west-2'</Message>",
+        ),
+        Said(400, "AuthorizationHeaderMalformed", AuthenticationError, "does not accept the credentials", "AWS_"),
+        Said(501, "NotImplemented", BucketError, r"does not offer this \(ListObjectsV2", ""),
+        Said(403, "ServiceUnavailable", AccessDenied, "does not speak S3", "Bunny"),
+    ],
+    ids=lambda said: f"{said.status} {said.code}",
+)
+def test_every_trouble_has_its_sentence(server: Scripted, bucket: S3Sync, said: Said) -> None:
+    server.answers = [said.answer]
+    with pytest.raises(said.kind, match=said.sentence) as caught:
+        bucket.connect()
+    assert type(caught.value) is said.kind
+    assert caught.value.message.endswith((".", ")."))
+    assert said.hint in (caught.value.hint or "")
+    assert SECRET not in f"{caught.value} {caught.value.hint}"
+    assert len(server.requests) == 1  # neither retried nor redirected
+
+
+@pytest.mark.parametrize("status", [301, 400])
+def test_a_wrong_region_is_named_without_a_body(server: Scripted, bucket: S3Sync, status: int) -> None:
+    server.answers = [Answer(status, headers={"x-amz-bucket-region": "eu-west-1"})]
+    with pytest.raises(BucketError, match="in the region eu-west-1") as caught:
+        bucket.stat("k")
+    assert caught.value.hint == "Set the region to eu-west-1."
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("code", ["InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "Whatever"])
+def test_nothing_is_tried_again_without_leave(server: Scripted, bucket: S3Sync, status: int, code: str) -> None:
+    server.answers = [Answer(status, _error(code))]
+    with pytest.raises(BuckiaError) as caught:
+        bucket.get("k")
+    assert not isinstance(caught.value, Transient)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "throttled"),
+    [
+        (503, "SlowDown", True),
+        (503, "ServiceUnavailable", True),
+        (503, "", True),
+        (429, "TooManyRequests", True),
+        (400, "ThrottlingException", True),
+        (400, "RequestLimitExceeded", True),
+        (500, "InternalError", False),
+        (502, "", False),
+        (504, "", False),
+        (400, "RequestTimeout", False),
+        (400, "BadDigest", False),
+    ],
+)
+def test_a_server_that_wants_fewer_requests(
+    server: Scripted, bucket: S3Sync, status: int, code: str, throttled: bool
+) -> None:
+    server.answers = [Answer(status, _error(code) if code else b"")]
+    with pytest.raises(Transient) as caught:
+        bucket.put("k", b"x")
+    assert caught.value.throttled is throttled
+
+
+def test_what_may_not_be_done_is_said(server: Scripted, bucket: S3Sync) -> None:
+    for request, words in (
+        (lambda: bucket.get("k"), "may not read k"),
+        (lambda: bucket.put("k", b""), "may not write k"),
+        (lambda: bucket.delete("k"), "may not delete k"),
+        (lambda: bucket.copy("j", "k"), "may not write j"),
+        (lambda: bucket.admin.list_uploads(), "may not list uploads in parts"),
+        (lambda: bucket.admin.get_policy(), r"may not do this \(GetBucketPolicy\)"),
+    ):
+        server.answers = [Answer(403, _error("AccessDenied"))]
+        with pytest.raises(AccessDenied, match=words) as caught:
+            request()
+        assert "s3:" in (caught.value.hint or "")
+
+
+def test_lists_of_rights_may_be_switched_off(server: Scripted, bucket: S3Sync) -> None:
+    server.answers = [Answer(400, _error("AccessControlListNotSupported"))]
+    with pytest.raises(BucketError, match="switched off for this bucket") as caught:
+        bucket.admin.set_acl("private")
+    assert "policy" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -219,9 +349,15 @@ def test_no_credentials_anywhere(monkeypatch: pytest.MonkeyPatch, server: Script
     assert "FROMENVIRONMENT" in server.requests[0].headers["authorization"]
 
 
-def test_a_put_is_one_plain_request_with_a_digest(server: Scripted, bucket: S3Sync) -> None:
+def _bucket(server: Scripted, **options: Any) -> S3Sync:
+    credentials = {"access_key_id": "AKIDTEXT", "secret_access_key": SECRET}
+    return S3Sync("bucket", endpoint=server.endpoint, credentials=credentials, options=S3Options(**options))
+
+
+def test_a_put_is_one_plain_request_with_a_digest(server: Scripted) -> None:
     server.answers = [Answer(200, headers={"ETag": '"e"'})]
     data = bytearray(b"some bytes")
+    bucket = _bucket(server, checksum="sha256")
     assert bucket.put("a b/ü", memoryview(data)[5:]).etag == "e"
     (request,) = server.requests
     assert (request.method, request.path, request.body) == ("PUT", "/bucket/a%20b/%C3%BC", b"bytes")
@@ -232,19 +368,19 @@ def test_a_put_is_one_plain_request_with_a_digest(server: Scripted, bucket: S3Sy
         assert header not in request.headers
 
 
-def test_a_put_for_older_servers(server: Scripted) -> None:
+def test_a_put_for_servers_without_newer_headers(server: Scripted) -> None:
     server.answers = [Answer(200)]
-    credentials = {"access_key_id": "x", "secret_access_key": SECRET}
-    S3Sync("bucket", endpoint=server.endpoint, credentials=credentials, options=S3Options(checksum="md5")).put(
-        "k", b"x"
-    )
-    digest = base64.b64encode(hashlib.md5(b"x").digest()).decode()
-    assert server.requests[0].headers["content-md5"] == digest
-    assert "x-amz-checksum-sha256" not in server.requests[0].headers
+    _bucket(server, checksum="signature").put("k", b"x")
+    headers = server.requests[0].headers
+    assert headers["x-amz-content-sha256"] == hashlib.sha256(b"x").hexdigest()
+    assert "x-amz-content-sha256" in headers["authorization"]  # signed
+    assert "content-md5" not in headers
+    assert not [name for name in headers if name.startswith(("x-amz-checksum", "x-amz-sdk", "x-amz-trailer"))]
 
 
 def test_a_range_and_a_condition_are_sent(server: Scripted, bucket: S3Sync) -> None:
     server.answers = [Answer(206, b"234"), Answer(200)]
+    bucket.capabilities = replace(bucket.capabilities, conditional_put=True)  # as a probe does
     assert bucket.get("k", offset=2, length=3) == b"234"
     bucket.put("k", b"", if_absent=True)
     assert server.requests[0].headers["range"] == "bytes=2-4"
@@ -285,15 +421,27 @@ def test_a_listing_that_breaks_on_its_second_page_raises(server: Scripted, bucke
         [*bucket.list()]
 
 
-def test_batches_carry_both_digests_and_tell_of_single_failures(server: Scripted, bucket: S3Sync) -> None:
-    failed = b"<DeleteResult><Error><Key>b</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
-    absent = b"<DeleteResult><Error><Key>b</Key><Code>NoSuchKey</Code><Message>no</Message></Error></DeleteResult>"
-    server.answers = [Answer(200, failed), Answer(200, absent)]
-    with pytest.raises(AccessDenied, match="b: AccessDenied"):
-        bucket.delete_many(["a", "b"])
-    bucket.delete_many(["a", "b"])
+@pytest.mark.parametrize("checksum", ["md5", "signature", "sha256"])
+def test_batches_carry_what_servers_want(server: Scripted, checksum: str) -> None:
+    server.answers = [Answer(200, b"<DeleteResult/>")]
+    _bucket(server, checksum=checksum).delete_many(["a", "b"])
     request = server.requests[0]
     assert request.headers["content-md5"] == base64.b64encode(hashlib.md5(request.body).digest()).decode()
+    newer = [name for name in request.headers if name.startswith(("x-amz-checksum", "x-amz-sdk"))]
+    assert bool(newer) is (checksum == "sha256")
+
+
+def test_batches_tell_of_single_failures(server: Scripted, bucket: S3Sync) -> None:
+    failed = b"<DeleteResult><Error><Key>b</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
+    absent = b"<DeleteResult><Error><Key>b</Key><Code>NoSuchKey</Code><Message>no</Message></Error></DeleteResult>"
+    busy = b"<DeleteResult><Error><Key>b</Key><Code>SlowDown</Code><Message>no</Message></Error></DeleteResult>"
+    server.answers = [Answer(200, failed), Answer(200, absent), Answer(200, busy)]
+    with pytest.raises(AccessDenied, match="may not delete b"):
+        bucket.delete_many(["a", "b"])
+    bucket.delete_many(["a", "b"])
+    with pytest.raises(Transient) as caught:
+        bucket.delete_many(["a", "b"])
+    assert caught.value.throttled
 
 
 def test_a_server_without_batches_gets_single_deletes_from_then_on(server: Scripted, bucket: S3Sync) -> None:
@@ -301,20 +449,6 @@ def test_a_server_without_batches_gets_single_deletes_from_then_on(server: Scrip
     bucket.delete_many(["a", "b"])
     bucket.delete_many(["c", "d"])
     assert [request.method for request in server.requests] == ["POST", "DELETE", "DELETE", "DELETE", "DELETE"]
-
-
-@pytest.mark.parametrize(
-    "endpoint", ["ftp://host", "https://", "https://user:pw@host", "https://host?x=1", "https://host:port"]
-)
-def test_endpoints_that_make_no_sense(endpoint: str) -> None:
-    with pytest.raises(UsageError):
-        S3Sync("bucket", endpoint=endpoint)
-
-
-def test_addresses() -> None:
-    assert S3Sync("b", endpoint="s3.example.org/").get_public_url("a b") == "https://s3.example.org/b/a%20b"
-    assert S3Sync("b", region="eu-west-1").get_public_url("k") == "https://b.s3.eu-west-1.amazonaws.com/k"
-    assert S3Sync("b").location == "s3://b"
 
 
 # Against a real server.
