@@ -4,7 +4,7 @@ section 10.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, repeat
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ from buckia.core import canonical
 from buckia.core.ids import ID_BYTES, BlobId, BlobType, Buffer, blob_id
 from buckia.core.manifest import CHUNK_BYTES_MAX, NODE_FORMAT, FileContent, open_node
 from buckia.core.merkle import CUTS, INTEGER_MAX, Cuts, ListBuilder, NodeStore, check_cuts
-from buckia.errors import FormatError
+from buckia.errors import BuckiaError, FormatError, IntegrityError
 
 Run = tuple[BlobId, int, int]
 """An item: at level 0 a chunk, its length and how often it repeats; above a node, the bytes below it and their chunks,
@@ -97,13 +97,23 @@ def chunks(nodes: NodeStore, content: FileContent, size: int, cuts: Cuts = CUTS)
         yield from repeat((id, length), count)
 
 
+Skip = Callable[[BuckiaError], None]
+"""Told why a node cannot be read."""
+
+
 def blobs(
-    nodes: NodeStore, content: FileContent, size: int, seen: set[BlobId], cuts: Cuts = CUTS
+    nodes: NodeStore,
+    content: FileContent,
+    size: int,
+    seen: set[BlobId],
+    cuts: Cuts = CUTS,
+    *,
+    skip: Skip | None = None,
 ) -> Iterator[tuple[BlobType, BlobId]]:
     """The nodes and chunks of a file that are not in ``seen``, to which they are added; what lies below a seen node is
     skipped.
 
-    A node is yielded before it is read.
+    A node is yielded before it is read. One that cannot be read raises, or is told to ``skip`` and passed over.
     """
     if content.depth == 0:
         if size and content.id not in seen:
@@ -116,7 +126,13 @@ def blobs(
         if ref.id not in seen:
             seen.add(ref.id)
             yield BlobType.CHUNK_LIST, ref.id
-            node = ref.open(nodes, cuts)
+            try:
+                node = ref.open(nodes, cuts)
+            except (FormatError, IntegrityError) as error:
+                if skip is None:
+                    raise
+                skip(error)
+                continue
             stack.extend(ref.below(node))
             for item in () if node.level else node.items:
                 if item[0] not in seen:

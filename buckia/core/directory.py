@@ -29,7 +29,7 @@ from buckia.core.manifest import (
     summarise,
 )
 from buckia.core.merkle import CUTS, Cuts, ListBuilder, NodeStore
-from buckia.errors import FormatError
+from buckia.errors import FormatError, IntegrityError
 
 DEPTH_MAX = 128
 """The components of a path."""
@@ -288,40 +288,51 @@ def diff_trees(
             stack.append((here, diff(nodes, left, right, cuts)))
 
 
-def referenced(nodes: NodeStore, id: BlobId, seen: set[BlobId], cuts: Cuts = CUTS) -> Iterator[tuple[BlobType, BlobId]]:
+def referenced(
+    nodes: NodeStore, id: BlobId, seen: set[BlobId], cuts: Cuts = CUTS, *, skip: content.Skip | None = None
+) -> Iterator[tuple[BlobType, BlobId]]:
     """Every node and chunk of a tree that is not in ``seen``, to which they are added; what lies below a seen node is
     skipped.
 
-    A node is yielded before it is read; then all that is said of it is checked, sums and content hashes too.
+    A node is yielded before it is read; then all that is said of it is checked, sums and content hashes too. A node
+    that cannot be read, or is malformed, raises; with ``skip`` that is told, and the walk goes on beside it.
     """
     if id in seen:
         return
     seen.add(id)
     yield BlobType.DIRECTORY, id
-    stack: list[tuple[_Ref, Subtree | None, int]] = [(_root(nodes, id, cuts), None, 1)]
+    stack: list[tuple[BlobId, _Ref | None, Subtree | None, int]] = [(id, None, None, 1)]
     while stack:
-        ref, stated, depth = stack.pop()
-        node = ref.open(nodes, cuts)
-        if stated is not None and _branch_of(ref.id, node).subtree != stated:
-            _bad("the sums or the content hash of a directory are not what was stated")
-        below: list[tuple[_Ref, Subtree | None, int]] = []
+        name, part, stated, depth = stack.pop()
+        try:
+            ref = _root(nodes, name, cuts) if part is None else part
+            node = ref.open(nodes, cuts)
+            if stated is not None and _branch_of(ref.id, node).subtree != stated:
+                _bad("the sums or the content hash of a directory are not what was stated")
+        except (FormatError, IntegrityError) as error:
+            if skip is None:
+                raise
+            skip(error)
+            continue
+        below: list[tuple[BlobId, _Ref | None, Subtree | None, int]] = []
         if node.level:
             for number, branch in enumerate(node.branches):
                 if branch.subtree.id not in seen:
                     seen.add(branch.subtree.id)
                     yield BlobType.DIRECTORY, branch.subtree.id
-                    below.append((ref.child(node, number), branch.subtree, depth))
+                    child = ref.child(node, number)
+                    below.append((child.id, child, branch.subtree, depth))
         for entry in () if node.level else node.entries:
             for version in entry.versions:
                 if isinstance(version.content, FileContent):
-                    yield from content.blobs(nodes, version.content, version.size, seen, cuts)
+                    yield from content.blobs(nodes, version.content, version.size, seen, cuts, skip=skip)
             tree = entry.subtree
             if tree is not None and tree.id not in seen:
                 if depth == DEPTH_MAX:
                     _bad(f"directories are nested more than {DEPTH_MAX} deep")
                 seen.add(tree.id)
                 yield BlobType.DIRECTORY, tree.id
-                below.append((_root(nodes, tree.id, cuts), tree, depth + 1))
+                below.append((tree.id, None, tree, depth + 1))
         stack.extend(reversed(below))
 
 

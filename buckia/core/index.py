@@ -221,11 +221,12 @@ class Index:
         self._sizes = sizes
 
     def add_pack(self, pack: ObjectId, size: int, rows: bytes) -> None:
-        """Add a pack of ``size`` bytes by its footer rows; nothing happens if it is known.
+        """Add a pack of ``size`` bytes by its footer rows; nothing happens if it was added before. A segment that
+        names the pack may have no rows of it.
 
         Raises ``FormatError`` for malformed rows.
         """
-        if pack in self._sizes:
+        if pack in self._recent_sizes:
             return
         decoded = decode_rows(rows, size=size)
         first = len(self._packs) << _INDEX_BITS

@@ -27,12 +27,17 @@ DIGESTS: dict[str, int] = {"sha256": 1, "md5": 2, "sha1": 3, "blake3": 4}
 class NodeSink(NodeStore, Protocol):
     """Where blobs of all kinds go: a pack writer, or nowhere."""
 
+    failure: BaseException | None
+    """Why nothing more is taken."""
+
     def put(self, kind: BlobType, raw: Buffer) -> BlobId:
         """Take a blob; its id."""
 
 
 class IdsOnly:
     """A node store that computes ids and keeps nothing."""
+
+    failure: BaseException | None = None
 
     def get(self, kind: BlobType, id: BlobId) -> bytes:
         """Nothing can be had from here."""
@@ -65,6 +70,11 @@ class Capture:
         self._kernel = kernel
         self._digest = digest
         self._local = threading.local()
+
+    @property
+    def sink_failure(self) -> BaseException | None:
+        """Why the sink takes nothing more."""
+        return self._sink.failure
 
     def read(self, path: str, name: str, kind: int | None = None) -> Captured:
         """The content of what is at an absolute path; ``kind`` saves a look where it is known to be a file.

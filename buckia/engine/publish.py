@@ -156,6 +156,8 @@ class Publisher:
         try:
             return capture.read(self._work.disk(relative), edit.name, edit.disk.kind)
         except LocalError as error:
+            if capture.sink_failure is not None:
+                raise  # not this file's failure: what others stored may be lost with it
             return Failure(_text(plan, edit), error.message)
 
     def _outcome(self, edit: Edit, captured: Captured | None, dot: Dot) -> tuple[Version | None, Row | None]:

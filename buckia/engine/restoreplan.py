@@ -161,6 +161,8 @@ class _Selection:
 class _Sink:
     """Takes what is read from the target's files. Chunk lists are kept, so that the files' chunks can be found."""
 
+    failure: BaseException | None = None
+
     def __init__(self, nodes: NodeStore) -> None:
         self._nodes = nodes
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 from buckia.core.ids import DeviceId, ObjectId, object_id
-from buckia.core.index import Index, Segment, build_segment, merge_segments
+from buckia.core.index import SEGMENT_BYTES_MAX, Index, Segment, build_segment, merge_segments
 from buckia.core.pack import TAIL_BYTES, footer_bytes, parse_tail
 from buckia.core.record import PackRef, Snapshot, decode_record, pack_key, parse_segment_key, segment_key
 from buckia.errors import BuckiaError, FormatError, IntegrityError, ObjectNotFound, RangeNotSatisfiable
@@ -53,12 +53,6 @@ class Catalog:
         """Take in a record that became known; costs nothing before the index is in use."""
         if "index" in self.__dict__ and isinstance(linked.record.body, Snapshot):
             self._add_packs(self.index, linked.record.body)
-
-    def forget_index(self) -> None:
-        """Give the index's memory back; it is loaded again when it is next asked for."""
-        self.__dict__.pop("index", None)
-        self._segments.clear()
-        self._covered = None
 
     def add_pack(self, pack: ObjectId, size: int, rows: bytes) -> None:
         """Take in a pack of this device that no record names yet."""
@@ -125,22 +119,55 @@ class Catalog:
     # ---- segments
 
     def _load_segments(self) -> dict[ObjectId, Segment]:
+        """The segments at hand that can be relied on."""
         for name in self._ledger.segments():
-            if name not in self._segments:
+            segment = self._segments.get(name)
+            if segment is None:
                 data = self._ledger.segment(name)
-                if data is None:
-                    self._ledger.drop_segment(name)
+                if data is None or object_id(data) != name:
+                    log.warning("The local copy of segment %s is damaged and will be fetched again.", name.hex()[:12])
+                    self._drop(name)
                     continue
-                self._segments[name] = Segment(data)
+                segment = self._segments[name] = Segment(data)
+            if not self._agrees(name, segment):
+                self._drop(name)
         return self._segments
 
+    def _drop(self, name: ObjectId) -> None:
+        self._ledger.drop_segment(name)
+        self._segments.pop(name, None)
+        self._covered = None
+
+    def _agrees(self, name: ObjectId, segment: Segment) -> bool:
+        """Whether the records that a segment embeds are those of the chains that are known here: one that tells of
+        others would hide the true ones. It may be ahead of what is known; then it is asked again.
+        """
+        mark = f"segment:{name.hex()}"
+        if self._ledger.get_value(mark) is not None:
+            return True
+        tips = self._ledger.tips()
+        ahead = False
+        for data in segment.records():
+            if self._ledger.record(object_id(data)) is not None:
+                continue
+            record = decode_record(data)
+            if record.device in tips and record.seq <= tips[record.device][0]:
+                log.warning("Segment %s contradicts the records and is passed over.", name.hex()[:12])
+                return False
+            ahead = True
+        if not ahead:
+            self._ledger.set_value(mark, b"1")
+        return True
+
     def _covers(self, device: DeviceId, seq: int) -> bool:
-        if self._covered is None:
-            self._covered = {}
+        covered = self._covered
+        if covered is None:
+            covered = {}
             for segment in self._load_segments().values():
                 for owner, first, last in segment.ranges:
-                    self._covered.setdefault(owner, []).append((first, last))
-        return any(first <= seq <= last for first, last in self._covered.get(device, ()))
+                    covered.setdefault(owner, []).append((first, last))
+            self._covered = covered
+        return any(first <= seq <= last for first, last in covered.get(device, ()))
 
     def uncovered(self) -> list[Linked]:
         """The known snapshot records that no segment at hand covers."""
@@ -190,22 +217,23 @@ class Catalog:
         """
         found: dict[ObjectId, bytes] = {}
         names = [
-            (info.key, name)
+            (info.key, info.size, name)
             for info in self._transfer.list(self._prefix + "segments/")
             if (name := parse_segment_key(info.key[len(self._prefix) :])) is not None
         ]
-        self.listed = [name for _, name in names]
         have = set(self._ledger.segments())
-        for key, name in names:
+        for key, size, name in names:
             if name in have:
                 continue
             try:
-                data = bytes(self._transfer.get(key))
+                if size > SEGMENT_BYTES_MAX:
+                    raise IntegrityError(f"Segment {name.hex()[:12]} has {size} bytes.")
+                data = bytes(self._transfer.get(key, 0, size) if size else b"")
                 if object_id(data) != name:
                     raise IntegrityError(f"Segment {name.hex()[:12]} is damaged.")
                 segment = Segment(data)
                 segment.check()
-            except ObjectNotFound:
+            except (ObjectNotFound, RangeNotSatisfiable):
                 continue
             except BuckiaError as error:
                 if not isinstance(error, IntegrityError) and error.exit_code != 7:
@@ -214,40 +242,66 @@ class Catalog:
                 continue
             self._ledger.add_segment(name, data)
             self._segments[name] = segment
-            if "index" in self.__dict__:
+            if "index" in self.__dict__ and self._agrees(name, segment):
                 self.index.add_segment(name, segment)
             found.update((object_id(record), record) for record in segment.records())
         self._covered = None
         return found
+
+    def is_due(self, *, more: int = 0) -> bool:
+        """Whether a segment is to be written, now or after so many more records."""
+        return len(list(self._loose())) + more >= UNCOVERED_MAX
 
     def maintain(self, *, force: bool = False) -> bool:
         """Write a segment when too many records lie outside; delete those that it covers. Whether one was written.
 
         With ``force`` a segment is written whatever the number, as when footers did not fit into the record.
         """
-        if not force and len(list(self._loose())) < UNCOVERED_MAX:
+        if not force and not self.is_due():
             return False
         self.fetch_segments()
-        loose = list(self._loose())
+        loose = [linked for linked in self._loose() if self._is_readable(linked)]
         if not loose or (not force and len(loose) < UNCOVERED_MAX):
             return False
+        data, packs = self._built(loose)
+        absorbed: list[ObjectId] = []
+        count = len(loose)
+        for name, segment in sorted(self._load_segments().items(), key=lambda item: len(item[1].records())):
+            size = len(segment.records())
+            if size > MERGE_FACTOR * count:
+                break
+            try:
+                data = merge_segments([Segment(data), segment])
+            except (FormatError, IntegrityError) as error:  # together too large, or they contradict each other
+                log.info("Segment %s is not merged: %s", name.hex()[:12], error.message)
+                continue
+            absorbed.append(name)
+            count += size
+        self._replace(data, absorbed, packs)
+        return True
+
+    def _is_readable(self, linked: Linked) -> bool:
+        """Whether all rows of a record's packs can be had. A segment says for ever what it says: where a pack could
+        only not be read now, its record stays outside.
+        """
+        if not isinstance(linked.record.body, Snapshot):
+            return True
+        condemned = self._ledger.condemned()
+        return all(self._rows(ref) or ref.id in condemned for ref in linked.record.body.packs)
+
+    def _built(self, loose: list[Linked]) -> tuple[bytes, list[ObjectId]]:
+        """A segment of these records, or where that were too large of half of them; and its packs."""
         packs: dict[ObjectId, tuple[int, bytes]] = {}
         for linked in loose:
             if isinstance(linked.record.body, Snapshot):
                 for ref in linked.record.body.packs:
                     packs[ref.id] = (ref.size, self._rows(ref))
-        data = build_segment([linked.data for linked in loose], packs)
-        absorbed: list[ObjectId] = []
-        count = len(loose)
-        for name, segment in sorted(self._segments.items(), key=lambda item: len(item[1].records())):
-            size = len(segment.records())
-            if size > MERGE_FACTOR * count:
-                break
-            data = merge_segments([Segment(data), segment])
-            absorbed.append(name)
-            count += size
-        self._replace(data, absorbed, packs)
-        return True
+        try:
+            return build_segment([linked.data for linked in loose], packs), list(packs)
+        except FormatError:
+            if len(loose) == 1:
+                raise
+            return self._built(loose[: len(loose) // 2])
 
     def _replace(self, data: bytes, absorbed: list[ObjectId], packs: Iterable[ObjectId]) -> None:
         name = object_id(data)

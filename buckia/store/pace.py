@@ -72,6 +72,7 @@ class Pace:
         self._check = check
         self._lock = threading.Lock()
         self._ceiling = limits.requests
+        self._burst = limits.burst
         self._requests = _Cell(limits.requests, limits.burst)
         self._up = _Cell(limits.upload_bytes, BURST_BYTES)
         self._down = _Cell(limits.download_bytes, BURST_BYTES)
@@ -123,7 +124,7 @@ class Pace:
             self._requests.rate += ceiling * RECOVERY * (now - self._grown)
             self._grown = now
             if self._requests.rate >= ceiling:
-                self._requests.rate = self._ceiling
+                self._requests.rate, self._requests.burst = self._ceiling, self._burst
                 self._complained = float("-inf")
 
     def _wait(self, cell: _Cell, units: float) -> None:

@@ -126,7 +126,7 @@ class BlobReader:
         nodes: dict[BlobId, tuple[int, bytes]] = {}
         try:
             if size <= WHOLE_PACK_BYTES_MAX:
-                data = memoryview(self._transfer.get(self._prefix + pack_key(pack), cached=True))
+                data = memoryview(self._transfer.get(self._prefix + pack_key(pack), 0, size, cached=True))
                 pieces = [(0, data, [row for row in parse_pack(data) if row.kind != BlobType.CHUNK])]
             else:
                 rows = [row for row in decode_rows(self._catalog.read_footer(pack, size)) if row.kind != BlobType.CHUNK]

@@ -6,15 +6,18 @@ Writing goes through `Repository.writer` and `Repository.publish`; the order in 
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from buckia.core.directory import empty_tree, referenced
 from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId, blob_id, object_id
 from buckia.core.manifest import Subtree, decode_directory
 from buckia.core.merge import join, merge_trees
+from buckia.core.pack import BlobRow
 from buckia.core.record import (
+    DEVICES_MAX,
     Ack,
     PackRef,
     Record,
@@ -26,13 +29,24 @@ from buckia.core.record import (
     folder_key,
     pack_key,
 )
-from buckia.errors import IntegrityError, NotFoundError, ObjectNotFound, UnsupportedFormatError
-from buckia.store.catalog import UNCOVERED_MAX, Catalog
+from buckia.errors import (
+    BuckiaError,
+    CancelledError,
+    IntegrityError,
+    NotFoundError,
+    ObjectNotFound,
+    RollbackError,
+    UnsupportedFormatError,
+    UsageError,
+)
+from buckia.store.catalog import Catalog
 from buckia.store.journal import Journal, Linked, Tips
 from buckia.store.ledger import Ledger
-from buckia.store.reader import BlobReader
+from buckia.store.reader import BlobReader, ranges
 from buckia.store.transfer import Transfer
 from buckia.store.writer import PackWriter, pack_refs
+
+log = logging.getLogger(__name__)
 
 SMALL_PACK_BYTES = 1 << 20
 SMALL_PACKS_MAX = 64
@@ -159,17 +173,24 @@ class Repository:
         """The root of the last merge, if it was one of several snapshots."""
 
     def open(self, *, create: bool = False) -> None:
-        """Check the folder object, once per ledger; with ``create`` write it where there is nothing yet.
+        """Check the folder object, until a record of the folder is known, which tells of it; with ``create`` write it
+        where there is nothing yet.
 
         Raises NotFoundError if there is no such folder, IntegrityError if its folder object is gone,
         UnsupportedFormatError for another format.
         """
-        if self.ledger.folder_object() is not None:
+        known = self.ledger.folder_object()
+        if known is not None and self.ledger.tips():
             return
         key = self.prefix + folder_key()
         try:
             data = bytes(self.transfer.get(key))
         except ObjectNotFound:
+            if known is not None:
+                raise RollbackError(
+                    f"The `folder` object of {self.folder or '(top)'} is gone, but this device has seen it.",
+                    hint="Is it the same bucket? If it was emptied on purpose, remove this device's local state.",
+                ) from None
             data = self._found_or_made(key, create)
         check_folder(data, self.folder)
         self.ledger.set_folder_object(data)
@@ -239,6 +260,11 @@ class Repository:
         """Publish a first record, so that collectors know of this device before it relies on a pack."""
         self._require_writable()
         if self.ledger.own_seq() == 0:
+            if len(basis) >= DEVICES_MAX:
+                raise UsageError(
+                    f"This folder has {len(basis)} devices, and no record can name more.",
+                    hint="Keep the local state of short-lived devices (BUCKIA_STATE_DIR), or begin a new folder.",
+                )
             self._settle(*self._compose(Ack(), basis))
 
     def settle(self, on_acknowledge: Callable[[], None] | None = None) -> bool:
@@ -286,14 +312,23 @@ class Repository:
         # A tree that builds on a merge has nodes of it that no one has written yet, below nodes that were written just
         # now.
         self.nodes.write_made((*self._merged, tree.id))
-        if len(self.catalog.uncovered()) + 1 >= UNCOVERED_MAX:
+        if self.catalog.is_due(more=1):
             self._consolidate(writer, tree)
         packs = self._finish(writer)
         body = Snapshot(tree.id, tree.content_hash, tree.files, tree.bytes, packs)
         linked = self._settle(*self._compose(body, basis), on_acknowledge)
         self.nodes.attach(None)
-        self.catalog.maintain(force=any(ref.rows is None for ref in packs))
+        self._maintain(force=any(ref.rows is None for ref in packs))
         return linked
+
+    def _maintain(self, *, force: bool) -> None:
+        """Write a segment where one is due. What is published stands without it, so failing is no failure."""
+        try:
+            self.catalog.maintain(force=force)
+        except CancelledError:
+            raise
+        except BuckiaError as error:
+            log.warning("No segment was written: %s", error.message)
 
     def _require_writable(self) -> None:
         reason = self.journal.read_only_reason()
@@ -317,6 +352,8 @@ class Repository:
             raise IntegrityError("This state has no device identity.")
         device, name = own
         before = self.ledger.tips().get(device)
+        if self.ledger.outbox() is not None:
+            raise IntegrityError("A finished record of this device waits to be delivered.")
         record = Record(
             device=device,
             seq=1 if before is None else before[0] + 1,
@@ -331,14 +368,22 @@ class Repository:
         self.ledger.set_outbox(data)
         return data, record
 
-    def _settle(self, data: bytes, record: Record, on_acknowledge: Callable[[], None] | None = None) -> Linked:
-        """Send a finished record, rescue what was condemned meanwhile, and acknowledge it."""
+    def _settle(
+        self,
+        data: bytes,
+        record: Record,
+        on_acknowledge: Callable[[], None] | None = None,
+        given_up: Collection[BlobId] = (),
+    ) -> Linked:
+        """Send a finished record, rescue what was condemned meanwhile, and acknowledge it. What is ``given_up`` could
+        not be read: it is lost with or without this record.
+        """
         self.journal.publish(data, record)
         self.refresh()
         doomed = self.journal.condemned_beyond(record.knowledge)
         if doomed and isinstance(record.body, Snapshot):
             linked = Linked(object_id(data), record, data)
-            if self._lost_with(doomed, linked):
+            if self._lost_with(doomed, linked).keys() - given_up:
                 return self._rescue(linked, doomed, on_acknowledge)
         return self._acknowledge(data, record, on_acknowledge)
 
@@ -365,11 +410,12 @@ class Repository:
         """
         index = self.catalog.index
         self.catalog.add_record(linked)
-        return {
-            blob: kind
-            for kind, blob in referenced(self.nodes, snapshot_tree(linked.snapshot).id, set())
-            if all(location.pack in doomed for location in index.locations(blob))
-        }
+        found: dict[BlobId, BlobType] = {}
+        for kind, blob in referenced(self.nodes, snapshot_tree(linked.snapshot).id, set(), skip=_pass_over):
+            places = index.locations(blob)
+            if places and all(location.pack in doomed for location in places):
+                found[blob] = kind
+        return found
 
     def _rescue(self, linked: Linked, doomed: set[ObjectId], on_acknowledge: Callable[[], None] | None) -> Linked:
         """Copy what is in danger into new packs and publish an addendum; only that one is acknowledged to the caller.
@@ -380,15 +426,14 @@ class Repository:
         self._adopt_pending()
         endangered = self._lost_with(doomed, linked)
         writer = self._new_writer()
-        for wanted in self.reader.plan(endangered):
-            writer.copy((endangered[blob], blob, raw) for blob, raw in self.reader.fetch(wanted))
+        given_up = endangered.keys() - self._copy(writer, endangered)
         packs = self._finish(writer, known=(ref.id for ref in body.packs))
         basis = {device: (seq, name) for device, seq, name in linked.record.vector}
         with self.ledger.transaction():
             self._acknowledge(linked.data, linked.record, None)
             addendum = Snapshot(body.state_root, body.content_root, body.files, body.bytes, packs)
             composed = self._compose(addendum, basis)
-        return self._settle(*composed, on_acknowledge)
+        return self._settle(*composed, on_acknowledge, given_up)
 
     def _consolidate(self, writer: PackWriter, tree: Subtree) -> None:
         """Copy the live blobs of many small packs into the packs of this commit; forget the nodes of old states."""
@@ -396,18 +441,45 @@ class Repository:
         nodes: set[BlobId] = set(writer.lists)
         small: dict[ObjectId, list[tuple[BlobType, BlobId]]] = {}
         # What is below a new list of chunks stays where it is until another time.
-        for kind, blob in referenced(self.nodes, tree.id, set(writer.lists)):
+        damaged: list[BuckiaError] = []
+        for kind, blob in referenced(self.nodes, tree.id, set(writer.lists), skip=damaged.append):
             if kind != BlobType.CHUNK:
                 nodes.add(blob)
             location = index.get(blob)
             if location is not None and self.catalog.pack_size(location.pack) < SMALL_PACK_BYTES:
                 small.setdefault(location.pack, []).append((kind, blob))
-        self.ledger.keep_nodes(nodes)
+        for error in damaged:
+            _pass_over(error)
+        if not damaged:
+            self.ledger.keep_nodes(nodes)
         if len(small) <= SMALL_PACKS_MAX:
             return
-        kinds = {blob: kind for blobs in small.values() for kind, blob in blobs}
+        self._copy(writer, {blob: kind for blobs in small.values() for kind, blob in blobs})
+
+    def _copy(self, writer: PackWriter, kinds: Mapping[BlobId, BlobType]) -> set[BlobId]:
+        """Store blobs once more; which. What cannot be read any longer is passed over."""
+        copied: set[BlobId] = set()
         for wanted in self.reader.plan(kinds):
-            writer.copy((kinds[blob], blob, raw) for blob, raw in self.reader.fetch(wanted))
+            try:
+                blobs = self.reader.fetch(wanted)
+            except IntegrityError:
+                blobs = [blob for row in wanted.rows for blob in self._fetched(wanted.pack, row)]
+            writer.copy((kinds[blob], blob, raw) for blob, raw in blobs)
+            copied.update(blob for blob, _ in blobs)
+        if len(copied) < len(kinds):
+            log.warning("%d blobs cannot be read any longer; `buckia verify` tells more.", len(kinds) - len(copied))
+        return copied
+
+    def _fetched(self, pack: ObjectId, row: BlobRow) -> list[tuple[BlobId, bytes]]:
+        (single,) = ranges(pack, [row])
+        try:
+            return self.reader.fetch(single)
+        except IntegrityError:
+            return []
+
+
+def _pass_over(error: BuckiaError) -> None:
+    log.warning("%s It is passed over; `buckia verify` tells more.", error.message)
 
 
 def snapshot_tree(snapshot: Snapshot) -> Subtree:

@@ -22,7 +22,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from buckia.errors import CancelledError, Transient, UsageError
+from buckia.errors import BucketError, CancelledError, Transient, UsageError
 from buckia.sync.base import BaseSync, Buffer, ObjectInfo, Verb
 
 BACKOFF_MIN = 0.5
@@ -96,9 +96,7 @@ class Transfer:
         self._random = random
         self._cancelled = cancelled
         self._limits = {
-            verb: threading.BoundedSemaphore(most)
-            for verb, most in backend.capabilities.concurrency.items()
-            if most < workers
+            verb: threading.BoundedSemaphore(most) for verb, most in backend.capabilities.concurrency.items()
         }
         self._changed = threading.Condition()
         self._queue: deque[_Job] = deque()
@@ -130,6 +128,7 @@ class Transfer:
         """
         found: list[ObjectInfo] = []
         tokens: list[str | None] = [None]
+        known: set[str] = set()
         while tokens:
             calls = [partial(self.backend.list_page, prefix, token) for token in tokens]
             if len(calls) == 1:
@@ -138,6 +137,9 @@ class Transfer:
                 pages = [*self._ordered((0, "list", call) for call in calls)]
             found += [info for page in pages for info in page.objects]
             tokens = [token for page in pages for token in page.more]
+            if len(known | set(tokens)) != len(known) + len(tokens):
+                raise BucketError(f"{self.backend.location} lists the same page again and again.")
+            known.update(token for token in tokens if token is not None)
         return sorted(found, key=lambda info: info.key)
 
     def delete(self, key: str) -> None:

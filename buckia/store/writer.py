@@ -55,6 +55,8 @@ class PackWriter:
         """Lists of chunks that are new: nothing can read them before they are delivered."""
         self.chunk_bytes = 0
         """Raw bytes of chunks that were new."""
+        self.failure: BaseException | None = None
+        """Why a pack could not be handed over: what lay in it counts as stored nowhere, so nothing more is taken."""
 
     def get(self, kind: BlobType, id: BlobId) -> bytes:
         """Nothing is read back from here: a writer is a node store for those that only write."""
@@ -62,6 +64,7 @@ class PackWriter:
 
     def put(self, kind: BlobType, raw: Buffer) -> BlobId:
         """Store a blob unless it is known; its id. Thread-safe."""
+        self._require_sound()
         name = blob_id(kind, raw, PUBLIC_ID_KEYS)
         if not self._known(name):
             codec, payload = self._compressor().compress(raw)
@@ -84,6 +87,7 @@ class PackWriter:
     def _append(self, kind: BlobType, codec: int, name: BlobId, raw_length: int, payload: Buffer) -> None:
         blob = _Blob(kind, codec, name, raw_length, payload)
         with self._lock:
+            self._require_sound()
             if name in self._new:
                 return
             self._new.add(name)
@@ -147,6 +151,17 @@ class PackWriter:
 
     def _send(self, pack: _OpenPack) -> None:
         """Log and upload a pack; its memory is used again once it arrived."""
+        try:
+            self._hand_over(pack)
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+
+    def _require_sound(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _hand_over(self, pack: _OpenPack) -> None:
         sealed = pack.builder.finish()
         self._ledger.log_pack(sealed.id, len(sealed.data), sealed.rows)
 
@@ -168,6 +183,7 @@ class PackWriter:
     def finish(self) -> None:
         """Seal what is open and wait until every pack has arrived and is in the ledger's log of pending packs."""
         with self._lock:
+            self._require_sound()
             packs = [self._chunks[lane] for lane in sorted(self._chunks)]
             self._chunks = {}
             if self._nodes:
@@ -180,6 +196,7 @@ class PackWriter:
         for pack in packs:
             self._send(pack)
         self._transfer.drain()
+        self._require_sound()
         self._new.clear()
         self._free.clear()
 

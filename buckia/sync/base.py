@@ -463,8 +463,12 @@ class BaseSync(ABC):
 
     def _all_pages(self, prefix: str) -> Iterator[ObjectInfo]:
         tokens: deque[str | None] = deque([None])
+        known: set[str] = set()
         while tokens:
             page = self.list_page(prefix, tokens.popleft())
+            if known & set(page.more):
+                raise BucketError(f"{self.location} lists the same page again and again.")
+            known.update(page.more)
             yield from page.objects
             tokens.extend(page.more)
 

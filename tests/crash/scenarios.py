@@ -427,7 +427,7 @@ def without_hidden(tree: Tree) -> Tree:
     return {path: data for path, data in tree.items() if path not in {"old.txt", "away", "away/one", "data/medium.bin"}}
 
 
-SEGMENTS_SOON = {"buckia.store.catalog:UNCOVERED_MAX": 4, "buckia.store.repository:UNCOVERED_MAX": 4}
+SEGMENTS_SOON = {"buckia.store.catalog:UNCOVERED_MAX": 4}
 CONSOLIDATE_SOON = {**SEGMENTS_SOON, "buckia.store.repository:SMALL_PACKS_MAX": 3}
 SMALL_PACKS = {"buckia.store.writer:PACK_BYTES_TARGET": 300_000, "buckia.store.writer:ONE_PACK_BYTES_MAX": 1_000}
 REPLACES = {"put segments": 1, "delete segments": 1}

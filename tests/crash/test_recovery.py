@@ -9,8 +9,7 @@ from tests.crash.world import MortalConnection, World, check_bucket, noise
 
 def test_a_commit_that_consolidates_may_hold_a_large_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lists of its chunks are on their way when the tree is searched for what lies in small packs."""
-    for module in ("catalog", "repository"):
-        monkeypatch.setattr(f"buckia.store.{module}.UNCOVERED_MAX", 4)
+    monkeypatch.setattr("buckia.store.catalog.UNCOVERED_MAX", 4)
     monkeypatch.setattr("buckia.store.repository.SMALL_PACKS_MAX", 2)
     world = World()
     a = world.device("a")

@@ -134,6 +134,11 @@ def test_a_complaint_halves_the_rate_and_it_grows_again() -> None:
         limited.request("get")
     assert limited.rate == 40
     clock.now += 60
+    begin = clock.now
+    for _ in range(40):
+        limited.request("get")
+    assert clock.now - begin < 0.01, "a burst is allowed again"
+    clock.now += 60
     limited.throttled()
     assert limited.rate == 20
 
