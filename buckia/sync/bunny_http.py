@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +26,7 @@ from buckia.errors import (
     Transient,
     UsageError,
 )
+from buckia.sync.headers import retry_after
 
 MAIN_HOST = "storage.bunnycdn.com"
 REGIONS: Mapping[str, str] = {
@@ -268,18 +267,6 @@ def storage_url(region: str | None, endpoint: str | None) -> str:
     if host is None:
         raise UsageError(f"Bunny has no storage region {region!r}.", hint=f"Known are {', '.join(sorted(REGIONS))}.")
     return f"https://{host}"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a host asks to wait: a number, or a date."""
-    wish = headers.get("retry-after", "").strip()
-    if wish.isdecimal():
-        return float(wish)
-    try:
-        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
-        return max(0.0, parsedate_to_datetime(wish).timestamp() - now)
-    except ValueError:
-        return None
 
 
 def _checked_key(key: str | None, where: str) -> str | None:

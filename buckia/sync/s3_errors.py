@@ -7,10 +7,8 @@ trying again helps, whatever code comes with them.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from buckia.errors import (
@@ -26,6 +24,7 @@ from buckia.errors import (
     Transient,
     UsageError,
 )
+from buckia.sync.headers import retry_after
 
 _BY_CODE: dict[str, type[BuckiaError]] = {
     **dict.fromkeys(("NoSuchKey", "NotFound", "NoSuchVersion", "NoSuchUpload"), ObjectNotFound),
@@ -175,7 +174,7 @@ def classify(answer: Answer, key: str, where: Where) -> BuckiaError:
     about = f"{place}: {key}" if key else place
     if kind is Transient:
         throttled = answer.status in (429, 503) or _THROTTLES.fullmatch(answer.code) is not None
-        wait = _retry_after(answer.headers)
+        wait = retry_after(answer.headers)
         return Transient(f"{about}: {answer.code}: {answer.message}", retry_after=wait, throttled=throttled)
     sentence, hint = _final(answer)
     return kind(f"{about}: {sentence}", hint=hint)
@@ -255,18 +254,6 @@ def _not_permitted(answer: Answer, key: str, where: Where) -> AccessDenied:
         f"{where.location}: these credentials may not {what.format(key=key or 'objects')}.",
         hint=f"The right that is needed: {right}.",
     )
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: a number, or a date."""
-    wish = headers.get("retry-after", "").strip()
-    if wish.isdecimal():
-        return float(wish)
-    try:
-        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
-        return max(0.0, parsedate_to_datetime(wish).timestamp() - now)
-    except ValueError:
-        return None
 
 
 def translate(error: Exception, key: str, where: Where) -> BuckiaError | None:
