@@ -135,7 +135,8 @@ class _Below(BaseSync):
         return self._outside(self._inner.put(self._prefix + key, data, if_absent=if_absent))
 
     def _get(self, key: str, offset: int, length: int | None) -> bytes:
-        return self._inner._get(self._prefix + key, offset, length)
+        with self._inner._request("get", self._prefix + key):
+            return self._inner._get(self._prefix + key, offset, length)
 
     def _stat(self, key: str) -> ObjectInfo:
         return self._outside(self._inner.stat(self._prefix + key))

@@ -30,11 +30,14 @@ from buckia.sync.admin import Attempt as Attempt
 from buckia.sync.admin import BucketAdmin
 from buckia.sync.admin import Verb as Verb
 from buckia.sync.body import PacedBody, read_slices
+from buckia.sync.body import Pacer as Pacer
 from buckia.sync.files import PART_BYTES, read_file, replacing
 
 Buffer = bytes | bytearray | memoryview
 
 KEY_BYTES_MAX = 1024
+_SECRET_MIN = 6
+"""Characters; shorter ones are no secrets, and would be found in any text."""
 _FORBIDDEN = frozenset(map(chr, [*range(0x20), 0x7F])) | {"\\"}
 
 
@@ -85,26 +88,6 @@ class Page:
 
     objects: Sequence[ObjectInfo]
     more: Sequence[str] = ()
-
-
-class Pacer(Protocol):
-    """Decides when a request may begin and bytes may flow: each call returns as soon as they may."""
-
-    def request(self, verb: Verb) -> None:
-        """One request is about to be made."""
-
-    def uploading(self, count: int) -> None:
-        """So many bytes are about to be sent."""
-
-    def downloading(self, count: int) -> None:
-        """So many bytes have arrived."""
-
-    def throttled(self) -> None:
-        """The provider wants fewer requests."""
-
-    @property
-    def limits_bytes(self) -> bool:
-        """Bytes are limited, so bodies have to be sent and received in slices."""
 
 
 class CachedReads(Protocol):
@@ -173,6 +156,7 @@ class BaseSync(ABC):
         self.cdn: CachedReads | None = None
         self.admin = BucketAdmin(location)
         self._traffic_lock = threading.Lock()
+        self._secrets: tuple[str, ...] = ()
 
     # What an adapter writes. Keys and ranges arrive checked.
 
@@ -423,6 +407,17 @@ class BaseSync(ABC):
             return read(-1)
         return read_slices(read, self.pacer.downloading)
 
+    def mask(self, secrets: Iterable[str]) -> None:
+        """Never show these in an error, although a server may repeat what it was sent."""
+        self._secrets = tuple(secret for secret in secrets if len(secret) >= _SECRET_MIN)
+
+    def _masked(self, error: BuckiaError) -> BuckiaError:
+        for secret in self._secrets:
+            error.message = error.message.replace(secret, "***")
+            error.args = (error.message,)
+            error.hint = error.hint and error.hint.replace(secret, "***")
+        return error
+
     # Counting.
 
     def count_retry(self, verb: Verb) -> None:
@@ -453,13 +448,14 @@ class BaseSync(ABC):
         self._count(verb)
         try:
             yield
-        except BuckiaError:
+        except BuckiaError as error:
+            self._masked(error)
             raise
         except Exception as error:
             translated = self._translate(error, key)
             if translated is None:
                 raise
-            raise translated from error
+            raise self._masked(translated) from error
 
     def _all_pages(self, prefix: str) -> Iterator[ObjectInfo]:
         tokens: deque[str | None] = deque([None])

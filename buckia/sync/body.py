@@ -4,9 +4,32 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Protocol
+
+from buckia.sync.admin import Verb
 
 SLICE_BYTES = 64 << 10
 """Bytes that are sent or received between two questions to the pacer."""
+
+
+class Pacer(Protocol):
+    """Decides when a request may begin and bytes may flow: each call returns as soon as they may."""
+
+    def request(self, verb: Verb) -> None:
+        """One request is about to be made."""
+
+    def uploading(self, count: int) -> None:
+        """So many bytes are about to be sent."""
+
+    def downloading(self, count: int) -> None:
+        """So many bytes have arrived."""
+
+    def throttled(self) -> None:
+        """The provider wants fewer requests."""
+
+    @property
+    def limits_bytes(self) -> bool:
+        """Bytes are limited, so bodies have to be sent and received in slices."""
 
 
 class PacedBody(io.RawIOBase):

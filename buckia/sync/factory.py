@@ -86,7 +86,8 @@ def _options(config: BackendConfig, kind: Callable[..., Options], **names: str) 
     """An adapter's options from settings of the same names, or of those that stand for them in ``names``."""
     known = {field.name for field in fields(kind)} - {"max_workers", *names.values()}  # type: ignore[arg-type]
     given = _settings(config, known | names.keys())
-    return kind(max_workers=config.max_workers, **{names.get(name, name): value for name, value in given.items()})
+    # One more than work at a time: a request in the foreground finds a connection, too.
+    return kind(max_workers=config.max_workers + 1, **{names.get(name, name): value for name, value in given.items()})
 
 
 def _where(config: BackendConfig) -> dict[str, Any]:
@@ -127,7 +128,9 @@ def create_sync_backend(config: BackendConfig) -> BaseSync:
         raise UsageError(f"There is no provider {provider!r}.", hint=f"Available: {', '.join(known_providers())}.")
     if not config.bucket_name:
         raise UsageError("A bucket needs a name.")
-    return make(config)
+    backend = make(config)
+    backend.mask(config.credentials.values())
+    return backend
 
 
 def _announced(provider: str) -> Make | None:

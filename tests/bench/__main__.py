@@ -99,7 +99,11 @@ def _rows(text: str) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="buckia beside its peers, in one run")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="buckia beside its peers, in one run",
+        epilog="`python -m tests.bench.wire` measures the way to a bucket: latency, limits, CPU per request.",
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="size of everything (1: as in README.md)")
     parser.add_argument("--rows", type=_rows, default=list(ROWS), help=f"some of {','.join(ROWS)}")
     parser.add_argument("--store", choices=("local", "s3", "both"), default="local", help="where repositories are")

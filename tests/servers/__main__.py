@@ -101,6 +101,7 @@ class _Command:
 
 _COMMANDS = {
     "s3": _Command(_s3, "a real S3 server, SeaweedFS"),
+    "b2": _Command(_b2, "B2's native protocol, in front of Backblaze's simulator"),
     "bunny": _Command(_bunny, "Bunny: storage, Core API, CDN"),
     "proxy": _Command(_proxy, "a proxy that makes faults, in front of any other", _proxy_arguments),
 }

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buckia.errors import BucketError, LocalError, ObjectNotFound, RangeNotSatisfiable, Transient, UsageError
+from buckia.errors import (
+    AccessDenied,
+    BucketError,
+    BuckiaError,
+    LocalError,
+    ObjectNotFound,
+    RangeNotSatisfiable,
+    Transient,
+    UsageError,
+)
 from buckia.sync.base import BaseSync, ObjectInfo, Page, check_key, check_prefix
 from buckia.sync.faulty import Fault, FaultySync
 from buckia.sync.memory import MemorySync
@@ -242,3 +251,23 @@ def test_leaving_a_listing_early_is_fine() -> None:
     for key in "abc":
         bucket.put(key, b"")
     assert next(bucket.list()).key == "a"
+
+
+def test_a_secret_that_a_server_repeats_is_not_shown() -> None:
+    class Echoing(MemorySync):
+        def _stat(self, key: str) -> ObjectInfo:
+            raise AccessDenied("the key K0123456 is wrong", hint="not K0123456")
+
+        def _translate(self, error: Exception, key: str) -> BuckiaError | None:
+            return BucketError(f"{error}")
+
+        def _get(self, key: str, offset: int, length: int | None) -> bytes:
+            raise ValueError("K0123456!")
+
+    bucket = Echoing()
+    bucket.mask(["K0123456", "key", ""])
+    with pytest.raises(AccessDenied) as denied:
+        bucket.stat("a")
+    assert (str(denied.value), denied.value.hint) == ("the key *** is wrong", "not ***")
+    with pytest.raises(BucketError, match=r"^\*\*\*!$"):
+        bucket.get("a")

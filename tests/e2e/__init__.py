@@ -1,0 +1,1 @@
+"""Runs on real accounts; see `docs/developer/e2e.md`."""
