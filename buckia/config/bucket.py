@@ -102,6 +102,8 @@ def _settings(value: object) -> object:
         return float(value) if re.fullmatch(r"-?[0-9]{1,15}\.[0-9]{1,15}", value) else str(value)
     if isinstance(value, date | time):
         raise ValueError(f"holds {value}, a date or time; put it in quotes")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("holds a number that is none")
     if isinstance(value, int) and value.bit_length() > _NUMBER_BITS_MAX:
         raise ValueError("holds a number that is too long; put it in quotes")
     return value

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 
 from buckia.core import canonical
 from buckia.core.ids import DEVICE_ID_BYTES, ID_BYTES, BlobId, Buffer, DeviceId, Dot, content_hash
-from buckia.core.merkle import CUTS, INTEGER_MAX, LEVELS_MAX, NODE_BYTES_MAX, Cuts, check_cuts
+from buckia.core.merkle import CUTS, INTEGER_MAX, LEVELS_MAX, NODE_BYTES_MAX, NODE_ITEMS_MAX, Cuts, check_cuts
 from buckia.errors import FormatError, UnsupportedFormatError
 
 NAME_BYTES_MAX = 255
@@ -172,7 +172,7 @@ def encode_directory(level: int, items: Sequence[Entry] | Sequence[Branch]) -> b
         index = {device: number for number, device in enumerate(devices)}
         rows = [_entry_row(entry, index) for entry in entries]
         _check_entries(rows)
-    raw = canonical.encode([NODE_FORMAT, _DIRECTORY, level, devices, rows])
+    raw = canonical.encode([NODE_FORMAT, _DIRECTORY, level, devices, rows], items_max=NODE_ITEMS_MAX)
     if len(raw) > NODE_BYTES_MAX:
         raise FormatError(f"A node of {len(raw)} bytes is larger than the {NODE_BYTES_MAX} that are allowed.")
     return raw
@@ -255,7 +255,7 @@ def decode_directory(raw: Buffer, *, cuts: Cuts = CUTS) -> Node:
 
 def open_node(raw: Buffer, kind: int) -> tuple[int, Any, list[Any]]:
     """The level, the devices and the items of a node of either kind, not looked into yet."""
-    node = canonical.decode(raw, size_max=NODE_BYTES_MAX)
+    node = canonical.decode(raw, size_max=NODE_BYTES_MAX, items_max=NODE_ITEMS_MAX)
     if not isinstance(node, list) or len(node) != 5:
         _bad("it is not an array of five")
     version, stated, level, devices, items = node

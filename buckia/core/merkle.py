@@ -16,7 +16,8 @@ from buckia.core.ids import PUBLIC_ID_KEYS, BlobId, BlobType
 from buckia.errors import FormatError
 
 LEVELS_MAX = 8
-NODE_BYTES_MAX = 16 * 1024 * 1024
+NODE_BYTES_MAX = 4 * 1024 * 1024
+NODE_ITEMS_MAX = 1 << 19
 INTEGER_MAX = 2**53 - 1
 """The greatest size, count and sum: what every language holds exactly."""
 

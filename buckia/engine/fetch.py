@@ -1,7 +1,8 @@
 """Files on the way in: their chunks from what is on disk already or from packs, checked, into staged files.
 
 Files of one chunk are staged in the order of the packs that hold them, so that each range of a pack is read once;
-larger ones are written chunk by chunk in their own order. At no time are more than a few ranges in memory.
+larger ones are written chunk by chunk in their own order. At no time are more than a few ranges in memory, whatever a
+file says of its chunks: they may be tiny, or repeat without end.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice, repeat
 
-from buckia.core.content import chunks, runs
+from buckia.core.content import runs
 from buckia.core.ids import BlobId, BlobType, blob_id
 from buckia.core.manifest import FileContent, Kind, Version
 from buckia.core.pack import BlobRow
@@ -27,6 +29,12 @@ AHEAD = 8
 """Windows and ranges that are under way at a time: with their packs' bytes some 10 MB each."""
 BATCH_FILES = 20_000
 """So many files of one chunk are looked up and grouped by pack at a time."""
+WINDOW_RUNS = 8192
+"""Chunks of a file that are gathered at a time, however small they are: `WINDOW_BYTES` in chunks of 512 bytes."""
+PIECE_BYTES = 1 << 20
+"""A chunk that repeats is written in pieces of about this size."""
+RESERVE_BYTES = 16 << 20
+"""What a large file must leave free on the disk, for what the file system keeps of it and for everybody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,9 @@ class LocalSources:
 
 Runs = list[tuple[BlobId, int, int]]
 """Chunks of a file in order: id, length, repeat."""
+
+Pieces = list[tuple[bytes, int]]
+"""Chunks of a file in order, and how often each repeats."""
 
 
 class Fetcher:
@@ -125,18 +136,19 @@ class Fetcher:
                 yield Fetched(item, None, f"no pack that a record names holds its chunk {blob.hex()[:12]}")
 
         # Reading and opening is for the workers; so many small files are written faster by one thread than by several.
-        for blobs in in_order(self._executor, self._fetch, self._small_ranges(by_chunk), self._ahead):
+        small = self._ranges(by_chunk, SMALL_RANGE_BYTES)
+        for blobs in in_order(self._executor, self._fetch, small, self._ahead):
             for blob, found in blobs:
                 for item in by_chunk[blob]:
                     yield Fetched(item, None, found) if isinstance(found, str) else self._write(item, found)
 
-    def _small_ranges(self, blobs: Iterable[BlobId]) -> Iterator[Range]:
-        """The reads that bring these blobs, cut so that the blobs of one do not weigh much in memory."""
+    def _ranges(self, blobs: Iterable[BlobId], limit: int) -> Iterator[Range]:
+        """The reads that bring these blobs, cut so that those of one have at most ``limit`` bytes, or are one blob."""
         for piece in self._repo.reader.plan(blobs):
             rows: list[BlobRow] = []
             size = 0
             for row in piece.rows:
-                if rows and size + row.raw_length > SMALL_RANGE_BYTES:
+                if rows and size + row.raw_length > limit:
                     yield from ranges(piece.pack, rows)
                     rows, size = [], 0
                 rows.append(row)
@@ -176,17 +188,32 @@ class Fetcher:
     def _stage_medium(self, items: list[Wanted]) -> Iterator[Fetched]:
         def work(prepared: tuple[Wanted, Runs, dict[BlobId, tuple[str, int]], str]) -> Fetched:
             item, window, offsets, reason = prepared
-            return Fetched(item, None, reason) if reason else self._staged(item, lambda: self._read(window, offsets))
+            if reason:
+                return Fetched(item, None, reason)
+            return self._staged(item, lambda: _written_out(self._read(window, offsets)))
 
-        yield from in_order(self._executor, work, map(self._prepare, items), self._ahead)
+        finely_cut: list[Wanted] = []
+
+        def prepared() -> Iterator[tuple[Wanted, Runs, dict[BlobId, tuple[str, int]], str]]:
+            for item in items:
+                found = self._prepare(item)
+                if len(found[1]) > WINDOW_RUNS:
+                    finely_cut.append(item)
+                else:
+                    yield found
+
+        yield from in_order(self._executor, work, prepared(), self._ahead)
+        yield from map(self._stage_other, finely_cut)
 
     def _prepare(self, item: Wanted) -> tuple[Wanted, Runs, dict[BlobId, tuple[str, int]], str]:
-        """The chunks of a file and where they may be on disk; or why that cannot be known."""
+        """The chunks of a file, or one more than are gathered at a time, and where they may be on disk; or why that
+        cannot be known.
+        """
         content = _content(item.version)
         try:
             return (
                 item,
-                list(runs(self._repo.nodes, content, item.version.size)),
+                list(islice(runs(self._repo.nodes, content, item.version.size), WINDOW_RUNS + 1)),
                 self._local_offsets(item, content),
                 "",
             )
@@ -222,17 +249,24 @@ class Fetcher:
         return Fetched(item, staged)
 
     def _chunks(self, item: Wanted) -> Iterator[bytes]:
+        """The bytes of a file that fits on the disk. Raises LocalError right away if it does not."""
+        size, free = item.version.size, self._writer.free_bytes(item.directory)
+        if size + RESERVE_BYTES > free:
+            raise LocalError(f"It needs {size} bytes, {free} are free, of which {RESERVE_BYTES} are to stay free.")
+        return self._gathered(item)
+
+    def _gathered(self, item: Wanted) -> Iterator[bytes]:
         """A file's chunks in order, a window at a time: within it each pack is read once, whatever the order of the
         chunks.
         """
         content = _content(item.version)
         offsets = self._local_offsets(item, content)
 
-        def read(window: Runs) -> list[bytes]:
+        def read(window: Runs) -> Pieces:
             return self._read(window, offsets)
 
         for pieces in in_order(self._executor, read, self._windows(item, content), self._ahead):
-            yield from pieces
+            yield from _written_out(pieces)
 
     def _windows(self, item: Wanted, content: FileContent) -> Iterator[Runs]:
         window: Runs = []
@@ -240,7 +274,7 @@ class Fetcher:
         for run in runs(self._repo.nodes, content, item.version.size):
             window.append(run)
             size += run[1]
-            if size >= WINDOW_BYTES or run[2] > 1:
+            if size >= WINDOW_BYTES or len(window) == WINDOW_RUNS:
                 yield window
                 window, size = [], 0
         if window:
@@ -257,27 +291,32 @@ class Fetcher:
     def _offsets(self, path: str, content: FileContent, size: int) -> dict[BlobId, tuple[str, int]]:
         found: dict[BlobId, tuple[str, int]] = {}
         offset = 0
-        for blob, length in chunks(self._repo.nodes, content, size):
+        for blob, length, count in runs(self._repo.nodes, content, size):
             found.setdefault(blob, (path, offset))
-            offset += length
+            offset += length * count
         return found
 
-    def _read(self, window: Runs, offsets: dict[BlobId, tuple[str, int]]) -> list[bytes]:
-        """The bytes of a window's chunks: from disk where they are, the others from their packs."""
+    def _read(self, window: Runs, offsets: dict[BlobId, tuple[str, int]]) -> Pieces:
+        """The bytes of a window's chunks: from disk where they are, the others from their packs.
+
+        Raises IntegrityError for a chunk of another length than its file says, as soon as it was read.
+        """
+        lengths: dict[BlobId, int] = {}
         blobs: dict[BlobId, bytes] = {}
         for blob, length, _ in window:
+            if lengths.setdefault(blob, length) != length:
+                raise _another_length(blob)
             if blob in offsets and blob not in blobs:
                 raw = self._local_chunk(blob, length, *offsets[blob])
                 if raw is not None:
                     blobs[blob] = raw
-        for piece in self._repo.reader.plan(dict.fromkeys(blob for blob, _, _ in window if blob not in blobs)):
-            blobs.update(self._repo.reader.fetch(piece))
-        result: list[bytes] = []
-        for blob, length, repeat in window:
-            if len(blobs[blob]) != length:
-                raise IntegrityError(f"Chunk {blob.hex()[:12]} has another length than its file says.")
-            result += [blobs[blob]] * repeat
-        return result
+        missing = [blob for blob in lengths if blob not in blobs]
+        for piece in self._ranges(missing, 2 * WINDOW_BYTES):
+            for blob, raw in self._repo.reader.fetch(piece):
+                if len(raw) != lengths[blob]:
+                    raise _another_length(blob)
+                blobs[blob] = raw
+        return [(blobs[blob], count) for blob, _, count in window]
 
     def _local_chunk(self, blob: BlobId, length: int, path: str, offset: int) -> bytes | None:
         """A chunk that should lie in a file on disk, if it still does."""
@@ -289,6 +328,19 @@ class Fetcher:
             return None
         self.bytes_reused += length
         return raw
+
+
+def _written_out(pieces: Pieces) -> Iterator[bytes]:
+    """The bytes of a file, with as much of a chunk that repeats at a time as is in a piece."""
+    for raw, count in pieces:
+        several = min(max(PIECE_BYTES // len(raw), 1), count)
+        yield from repeat(raw * several, count // several)
+        if count % several:
+            yield raw * (count % several)
+
+
+def _another_length(blob: BlobId) -> IntegrityError:
+    return IntegrityError(f"Chunk {blob.hex()[:12]} has another length than its file says.")
 
 
 def _content(version: Version) -> FileContent:

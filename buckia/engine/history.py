@@ -21,6 +21,7 @@ from buckia.engine.compare import Value
 from buckia.errors import IntegrityError, NotFoundError, UsageError
 from buckia.events import Difference, FileInfo, PathVersion, SnapshotInfo
 from buckia.store.journal import Linked
+from buckia.store.reader import WINDOW_BYTES
 from buckia.store.repository import Repository, snapshot_tree
 
 SHORT_ID = 8
@@ -224,11 +225,13 @@ def read_file(repository: Repository, version: Version) -> Iterator[bytes]:
     if not isinstance(version.content, FileContent):
         raise IntegrityError("Only files have contents.")
     pending: list[tuple[BlobId, int]] = []
+    size = 0
     for item in chunks(repository.nodes, version.content, version.size):
         pending.append(item)
-        if len(pending) >= _READ_AHEAD:
+        size += item[1]
+        if len(pending) >= _READ_AHEAD or size >= WINDOW_BYTES:
             yield from _read(repository, pending)
-            pending = []
+            pending, size = [], 0
     yield from _read(repository, pending)
 
 

@@ -236,7 +236,8 @@ class RealFileSystem:
     @_translated("look at")
     def free_bytes(self, path: str) -> int:
         """See ``FileSystem``."""
-        return shutil.disk_usage(path).free
+        usage = shutil.disk_usage(path)
+        return usage.free if usage.total else 1 << 63  # some network file systems say nothing
 
     @_translated("read the directory")
     def case_insensitive(self, path: str) -> bool:

@@ -116,7 +116,7 @@ class FileSystem(Protocol):
         """The absolute path without symbolic links."""
 
     def free_bytes(self, path: str) -> int:
-        """Bytes that this user may still write."""
+        """Bytes that this user may still write; a very large number where the file system does not say."""
 
     def case_insensitive(self, path: str) -> bool:
         """Whether names that differ in case only are one file in this directory. Writes nothing."""

@@ -308,6 +308,10 @@ class Writer:
 
     # --- reading ---
 
+    def free_bytes(self, directory: str) -> int:
+        """Bytes that may still be written in ``directory``, which must exist."""
+        return self._fs.free_bytes(safe_join(self._root, *directory.split("/")) if directory else self._root or "/")
+
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes of a file on disk; the caller checks that they are what it hopes for."""
         with self._fs.open_read(self._checked(path)) as file:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from buckia.core.ids import BlobId, BlobType, ObjectId
 from buckia.core.index import Location
+from buckia.core.merkle import NODE_BYTES_MAX
 from buckia.core.pack import BlobRow, decode_rows, parse_pack, read_blob
 from buckia.core.record import pack_key
 from buckia.errors import FormatError, IntegrityError, ObjectNotFound, RangeNotSatisfiable
@@ -22,6 +23,8 @@ WINDOW_BYTES = 4 << 20
 """So much of a file is gathered at a time."""
 WHOLE_PACK_BYTES_MAX = 1 << 20
 """A pack up to this size is read whole when a node in it is wanted: its other nodes are wanted next."""
+NODES_BYTES_MAX = 16 << 20
+"""Raw bytes of the nodes that are taken from one pack at a time."""
 NODE_MISSES_MAX = 2
 """After so many single nodes from one pack it is read whole."""
 
@@ -133,8 +136,12 @@ class BlobReader:
                 pieces = [(piece.start, self._read(piece), list(piece.rows)) for piece in ranges(pack, rows)]
         except (ObjectNotFound, RangeNotSatisfiable, FormatError, IntegrityError):
             return nodes
+        left = NODES_BYTES_MAX
         for start, data, wanted in pieces:
             for row in wanted:
+                left -= row.raw_length
+                if row.raw_length > NODE_BYTES_MAX or left < 0:
+                    continue  # malformed, or more than is worth keeping: read one by one when it is asked for
                 try:
                     nodes[row.id] = (
                         row.kind,

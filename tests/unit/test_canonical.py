@@ -130,6 +130,51 @@ def test_size_and_number_of_items_are_limited() -> None:
         encode([1, 2], items_max=2)
 
 
+MANY = [
+    [None] * 65536,
+    *([None, 0, 127, -1, -32] * 3),
+    *(1 << bits for bits in range(64)),
+    *(-(1 << bits) for bits in range(64)),
+    *(b"x" * size for size in (0, 1, 255, 256, 65535, 65536)),
+    *("x" * size for size in (0, 1, 31, 32, 255, 256, 65535, 65536)),
+    [],
+    [[]] * 15,
+    [[1, b"", "a"]] * 16,
+    "the end",
+]
+"""Every form of every type; at the end more bytes than values, so that all of it is counted."""
+
+
+def total(value: Any) -> int:
+    return 1 + sum(map(total, value)) if isinstance(value, list) else 1
+
+
+@pytest.mark.parametrize("kind", [bytes, memoryview])
+def test_the_limit_of_items_is_exact_for_every_form(kind: Any) -> None:
+    data = kind(encode(MANY))
+    assert decode(data, size_max=len(data), items_max=total(MANY)) == MANY
+    with pytest.raises(FormatError, match=f"more than {total(MANY) - 1} items"):
+        decode(data, size_max=len(data), items_max=total(MANY) - 1)
+    for items_max in (65_000, 100, 1, 0):
+        with pytest.raises(FormatError, match=f"more than {items_max} items"):
+            decode(data, size_max=len(data), items_max=items_max)
+
+
+@pytest.mark.parametrize("value", MANY[-18:], ids=range(18))
+def test_the_limit_of_items_is_exact_for_a_single_value(value: Any) -> None:
+    data = encode([value])
+    assert decode(data, size_max=len(data), items_max=total([value])) == [value]
+    with pytest.raises(FormatError, match="items"):
+        decode(data, size_max=len(data), items_max=total([value]) - 1)
+
+
+@pytest.mark.parametrize("data", NOT_CANONICAL.values(), ids=NOT_CANONICAL)
+def test_what_no_writer_makes_is_refused_where_values_are_counted_first(data: str) -> None:
+    for raw in (bytes.fromhex(data), b"\x92\x00" + bytes.fromhex(data)):
+        with pytest.raises(FormatError):
+            decode(raw, size_max=100, items_max=len(raw) - 1)
+
+
 def test_announced_items_cost_no_memory_until_they_are_there() -> None:
     bomb = b"\xdd\x00\x0f\xff\xff" * 500 + bytes(1000)
     tracemalloc.start()

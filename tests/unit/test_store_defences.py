@@ -7,19 +7,23 @@ from __future__ import annotations
 import os
 import random
 import threading
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from buckia import BuckiaClient
+from buckia.core.codec import ZSTD
 from buckia.core.content import chunks
 from buckia.core.directory import entries, lookup
-from buckia.core.ids import ObjectId, object_id
+from buckia.core.ids import BlobType, ObjectId, blob_id, object_id
 from buckia.core.index import build_segment
 from buckia.core.manifest import FileContent
-from buckia.core.record import Ack, Condemn, Record, encode_record, segment_key
+from buckia.core.pack import PackBuilder
+from buckia.core.record import Ack, Condemn, Record, encode_record, pack_key, segment_key
 from buckia.errors import AccessDenied, BucketError, IntegrityError, LocalError, RollbackError
 from buckia.local.ledger import DeviceLedger
 from buckia.local.state import State
@@ -335,3 +339,25 @@ def test_limits_by_verb_hold_for_foreground_requests_too() -> None:
         for thread in threads:
             thread.join()
     assert bucket.most == 2
+
+
+def test_a_small_pack_of_huge_nodes_is_not_opened_whole() -> None:
+    """60 nodes of 16 MiB that compress to nothing once took a gigabyte of memory."""
+    folder = Folder()
+    folder.commit({"a": b"1"})
+    huge = zstandard.ZstdCompressor(write_content_size=True).compress(bytes(8 << 20))
+    builder = PackBuilder(bytes(32))
+    node = b"\x90"
+    name = blob_id(BlobType.DIRECTORY, node)
+    builder.add(BlobType.DIRECTORY, 0, name, 1, node)
+    for number in range(30):
+        builder.add(BlobType.DIRECTORY, ZSTD, blob_id(BlobType.DIRECTORY, b"%d" % number), 8 << 20, huge)
+    sealed = builder.finish()
+    folder.bucket.put(PREFIX + pack_key(sealed.id), sealed.data)
+    folder.repository.catalog.add_pack(sealed.id, len(sealed.data), sealed.rows)
+    tracemalloc.start()
+    try:
+        assert folder.repository.reader.node(BlobType.DIRECTORY, name) == node
+        assert tracemalloc.get_traced_memory()[1] < 48 << 20
+    finally:
+        tracemalloc.stop()
