@@ -124,6 +124,8 @@ def _show_result(settings: Settings, result: SyncResult) -> None:
         done = f"Synced {_summary(result)}" if _summary(result) else f"In step: {count(result.unchanged, 'file')}"
         out(f"{done}   root {short(result.root)}  snapshot {result.snapshot or 'none'}  ({traffic(result.traffic)})")
     show_requests(settings, result.traffic)
+    if settings.verbose and result.skipped and not settings.json:
+        note(f"{count(result.skipped, 'path')} left out: our own files, special files, names that cannot be kept")
     _show_problems(settings, result)
 
 
@@ -132,6 +134,7 @@ def _summary(result: SyncResult) -> str:
         (result.uploaded, f"{count(result.uploaded, 'file')} up"),
         (result.downloaded, f"{result.downloaded} down"),
         (result.deleted, f"{result.deleted} deleted"),
+        (result.resolved, f"{count(result.resolved, 'conflict')} settled"),
         (result.conflicts, count(result.conflicts, "conflict")),
         (result.failed, f"{result.failed} failed"),
     )

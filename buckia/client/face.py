@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 from buckia.client.session import Session
 from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
+from buckia.core.record import DEVICE_NAME_BYTES_MAX
 from buckia.engine import direct, history
+from buckia.engine.applied import load_conflicts
 from buckia.engine.context import Confirm
 from buckia.engine.plan import DELETE_LOCAL, DELETE_REMOTE, DOWNLOAD, HIDE, UPLOAD, Plan
 from buckia.engine.reconcile import Sync
@@ -68,6 +70,8 @@ class BuckiaClient:
     def _open(
         self, config: BucketConfig, location: Location | None, state_dir: str | Path | None, device_name: str | None
     ) -> None:
+        if device_name is not None and not 1 <= len(device_name.encode(errors="replace")) <= DEVICE_NAME_BYTES_MAX:
+            raise UsageError(f"A device's name has 1 to {DEVICE_NAME_BYTES_MAX} bytes.")
         self.config = config
         self._session = Session(config, location, None if state_dir is None else str(state_dir), device_name)
 
@@ -252,8 +256,18 @@ class BuckiaClient:
     # ---- looking
 
     def status(self, local_path: str | Path | None = None) -> StatusResult:
-        """How a local directory and its folder stand to each other. Nothing is changed."""
-        (root,) = self._roots(local_path, None)[:1]
+        """How a local directory and its folder stand to each other, or all that the configuration names, counted
+        together. Nothing is changed.
+        """
+        first, *others = map(self._status, self._roots(local_path, None))
+        for other in others:
+            first.in_sync &= other.in_sync
+            for name in ("to_upload", "to_download", "to_delete", "conflicts", "pending", "files", "bytes"):
+                setattr(first, name, getattr(first, name) + getattr(other, name))
+            first.traffic.add(other.traffic)
+        return first
+
+    def _status(self, root: MappedRoot) -> StatusResult:
         with (
             self._session.counted() as traffic,
             self._session.workspace(root, self.config.options(), None, write=False) as work,
@@ -262,16 +276,16 @@ class BuckiaClient:
             newest = history.snapshots(work.repository)[-1:]
             own = work.repository.ledger.device()
             pending = work.repository.ledger.outbox() is not None
-        result = plan.result()
+            waiting = {*load_conflicts(work.state), *(conflict.path for conflict in plan.result().conflict_list)}
         return StatusResult(
             local_path=str(root.local),
             location=self._session.display,
-            in_sync=all(action.kind == HIDE for action in plan.actions) and not plan.failures and not pending,
+            in_sync=not (waiting or pending or plan.failures) and all(action.kind == HIDE for action in plan.actions),
             to_upload=plan.count(UPLOAD),
             to_download=plan.count(DOWNLOAD),
             to_delete=plan.count(DELETE_LOCAL) + plan.count(DELETE_REMOTE),
-            conflicts=result.conflicts,
-            pending=result.conflicts + pending,
+            conflicts=len(waiting),
+            pending=len(waiting) + pending,
             root=plan.root,
             snapshot=newest[0].id if newest else None,
             snapshot_time=newest[0].time if newest else None,
@@ -396,7 +410,13 @@ class BuckiaClient:
         location = self._session.location
         if location is not None:
             return (MappedRoot(Path(local_path if local_path is not None else "."), location.folder, receives=True),)
-        return self.config.mapping(local_path, folder)
+        roots = self.config.mapping(local_path, folder)
+        if not roots:
+            raise UsageError(
+                f"No local directory of the bucket entry '{self.config.name}' holds that folder.",
+                hint="`buckia config show --mapping` shows which holds which; `buckia sync DIR` names one.",
+            )
+        return roots
 
 
 def _select(config: BucketConfig | BuckiaConfig | Mapping[str, Any] | str | Path, name: str | None) -> BucketConfig:

@@ -167,13 +167,13 @@ class Session:
 
     def folder(self) -> str:
         """The one folder that reading commands are about. Raises UsageError if the configuration names several."""
-        folders = self.config.folders
+        folders = [*dict.fromkeys(root.folder for root in self.config.mapping())] or [*self.config.folders]
         if len(folders) > 1:
             raise UsageError(
                 f"The bucket entry '{self.config.name}' has {len(folders)} folders.",
                 hint=f"Choose one with --folder: {', '.join(folders)}.",
             )
-        return folders[0] if folders else ""
+        return folders[0]
 
     @contextmanager
     def reading(self, folder: str | None = None, *, refresh: bool = True) -> Iterator[Repository]:

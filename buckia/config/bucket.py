@@ -214,6 +214,7 @@ class BucketConfig(BaseModel):
     _base: Path = PrivateAttr(default_factory=Path)
     _namespace: str | None = PrivateAttr(default=None)
     _from_file: bool = PrivateAttr(default=False)
+    _only: str | None = PrivateAttr(default=None)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What ``repr`` shows: the keys that were set, without the settings of providers, which may hold secrets."""
@@ -277,7 +278,9 @@ class BucketConfig(BaseModel):
     def with_folder(self, folder: str) -> BucketConfig:
         """A copy that is about this folder only. Raises ConfigError if it can be no folder."""
         try:
-            return self.model_copy(update={"folders": (check_folder_id(folder),)})
+            copy = self.model_copy(update={"folders": (check_folder_id(folder),)})
+            copy._only = folder
+            return copy
         except ValueError as problem:
             raise ConfigError(f"The folder '{folder}' {problem}.") from None
 
@@ -352,6 +355,7 @@ class BucketConfig(BaseModel):
             roots = [Path(local_path).expanduser()]
         else:
             roots = [path if isinstance(path, LocalRoot) else self._local(path) for path in self.paths or (".",)]
+        folder = self._only if folder is None else folder
         folders = self.folders if folder is None else (folder,)
         result: list[MappedRoot] = []
         for number, root in enumerate(roots):

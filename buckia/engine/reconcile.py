@@ -190,9 +190,12 @@ class Sync:
                 if change.row is not None and change.write and change.name not in edited:
                     touched += change.row.kind != Kind.DIRECTORY
                 _plan_change(planned, prefix, change)
-        planned.files = self._applied.tree.files if self._applied is not None else 0
-        planned.unchanged = max(0, planned.files - touched)
+        in_step = self._applied.tree.files if self._applied is not None else 0
+        planned.unchanged = max(0, in_step - touched)
+        planned.files = in_step
         if self._state is not None:
+            # After a run that was not complete it is not known how much is in step; the folder is about that size.
+            planned.files = in_step or self._state.tree.files
             planned.root = self._state.tree.content_hash.hex()
         return planned
 

@@ -191,3 +191,40 @@ def test_p43_the_id_is_all_that_a_reader_needs(buckia: Run, project: Path) -> No
     buckia("sync")
     assert buckia("restore", "--from", str(project / "bucket/f"), "--target", "copy").code == 0
     assert tree_of(project / "copy") == tree_of(project / "f")
+
+
+def test_p_every_command_finds_the_folder_of_a_mapped_root(
+    world: World, buckia: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.base)
+    monkeypatch.setenv("BUCKIA_STATE_DIR", str(world.base / "state"))
+    Path(".buckia").write_text("b: {provider: local, bucket_name: bucket, paths: [{local: mine, remote: AAA}]}\n")
+    Path("mine").mkdir()
+    Path("mine/file").write_text("1")
+    assert buckia("sync").code == 0
+    assert [entry["path"] for entry in buckia("ls", "--json").json] == ["file"]
+    for line in ("snapshots", "log file", "cat file", "verify", "diff latest --target mine"):
+        assert buckia(*line.split()).code == 0, line
+    assert buckia("ls", "--folder", "BBB").code == 6
+    assert buckia("sync", "--folder", "BBB").code == 2
+    assert buckia("status", "--json").json["in_sync"] is True
+
+
+def test_o_a_device_name_that_no_record_can_hold(world: World, buckia: Run) -> None:
+    a = world.device("a")
+    a.write("file", "1")
+    line = ("sync", str(a.root), "--to", world.location)
+    outcome = buckia(*line, "--device-name", "x" * 65)
+    assert (outcome.code, "1 to 64 bytes" in outcome.err) == (2, True)
+    assert buckia(*line, "--device-name", "x" * 64).code == 0
+
+
+def test_c_status_counts_conflicts_that_wait_and_all_folders(world: World, buckia: Run) -> None:
+    a, b = world.pair()
+    a.write("p", "one")
+    b.write("p", "two")
+    a.sync()
+    b.sync(conflict_resolution="ask")
+    with b.client() as client:
+        status = client.status(b.root)
+    assert (status.conflicts, status.in_sync) == (1, False)
