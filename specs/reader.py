@@ -151,11 +151,11 @@ class Bucket:
             device, seq, name = links.pop()
             if name not in self.records:
                 record = decode_record(self.get(f"journal/{device.hex()}/{seq:010}-{name.hex()}", name.hex()))
-                check(record[:2] == [device, seq], "a record under the name of another", IntegrityError)
                 self.records[name] = record
                 links += record[10]
                 for pack, size, rows in record[8][4] if record[3] == "snapshot" else []:
                     self.learn(f"packs/{pack.hex()[:2]}/{pack.hex()}", size, rows)
+            check(self.records[name][:2] == [device, seq], "a record under the name of another", IntegrityError)
         check(len({(*record[:2],) for record in self.records.values()}) == len(self.records), "a fork", IntegrityError)
 
     def get(self, key: str, name: str | None = None) -> bytes:

@@ -15,6 +15,7 @@ from buckia.errors import FormatError, IntegrityError, UnsupportedFormatError
 
 RECORD_BYTES_MAX = 8 << 20
 SEQ_MAX = 9_999_999_999
+CHAIN_MAX = 1 << 22
 COUNT_MAX = (1 << 53) - 1
 TIME_NS_MAX = (1 << 63) - 1
 DEVICES_MAX = 4096
@@ -84,6 +85,8 @@ class Unknown:
 
 
 Body = Snapshot | Condemn | Ack | Unknown
+Named = tuple[DeviceId, int, ObjectId]
+"""What names a record: its device, its seq, its hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Record:
     seq: int
     prev: ObjectId | None
     features: tuple[str, ...]
-    vector: tuple[tuple[DeviceId, int, ObjectId], ...]
+    vector: tuple[Named, ...]
     time_ns: int
     name: str
     body: Body
@@ -108,6 +111,12 @@ class Record:
     def knowledge(self) -> dict[DeviceId, int]:
         """Per device the seq of the newest record whose effects this one includes, itself among them."""
         return {**{device: seq for device, seq, _ in self.vector}, self.device: self.seq}
+
+    @property
+    def named(self) -> tuple[Named, ...]:
+        """The records that this one names, its predecessor among them."""
+        before = () if self.prev is None else ((self.device, self.seq - 1, self.prev),)
+        return (*self.vector, *before)
 
 
 _KINDS: dict[type, str] = {Snapshot: "snapshot", Condemn: "condemn", Ack: "ack"}
@@ -166,6 +175,11 @@ def decode_record(data: Buffer) -> Record:
     return Record(device, seq, prev, known_features, _vector(vector, device), time_ns, name, decoded)
 
 
+def vocabulary() -> bytes:
+    """The kinds and features that this version knows, as one value: with another one records mean another thing."""
+    return canonical.encode((tuple(sorted(_BODIES)), tuple(sorted(FEATURES))))
+
+
 def encode_folder(name: str) -> bytes:
     """The folder object of the folder with this name (``""`` at the bucket's top)."""
     _text(name, FOLDER_NAME_BYTES_MAX, "folder name")
@@ -213,12 +227,12 @@ def segment_key(segment: ObjectId) -> str:
     return f"segments/{segment.hex()}"
 
 
-def parse_tip_key(key: str) -> tuple[DeviceId, int, ObjectId] | None:
+def parse_tip_key(key: str) -> Named | None:
     """Device, seq and record of a tip's key; ``None`` for any other key."""
     return _parse_numbered(_TIP, key)
 
 
-def parse_record_key(key: str) -> tuple[DeviceId, int, ObjectId] | None:
+def parse_record_key(key: str) -> Named | None:
     """Device, seq and hash of a record's key; ``None`` for any other key."""
     return _parse_numbered(_RECORD, key)
 
@@ -246,7 +260,7 @@ def check_magic(data: Buffer, header: bytes, what: str) -> None:
         raise FormatError(f"A {what} with a malformed header.")
 
 
-def _parse_numbered(pattern: re.Pattern[str], key: str) -> tuple[DeviceId, int, ObjectId] | None:
+def _parse_numbered(pattern: re.Pattern[str], key: str) -> Named | None:
     match = pattern.fullmatch(key)
     if match is None or int(match[2]) == 0:
         return None
@@ -319,7 +333,7 @@ def _features(values: Sequence[object]) -> tuple[str, ...]:
     return tuple(map(str, values))
 
 
-def _vector(values: Sequence[object], own: DeviceId) -> tuple[tuple[DeviceId, int, ObjectId], ...]:
+def _vector(values: Sequence[object], own: DeviceId) -> tuple[Named, ...]:
     within(len(values), 0, DEVICES_MAX, "number of devices")
     vector = []
     for value in values:

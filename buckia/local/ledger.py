@@ -15,6 +15,9 @@ from buckia.core.record import decode_record
 from buckia.local.connection import Connection
 from buckia.local.fs import local_error
 
+APPLIED = "applied:"
+"""Begins the names of the values that say which tree was applied."""
+
 _DEVICE_BYTES = 16
 _SET = "INSERT OR REPLACE INTO {} VALUES (?, ?)"
 
@@ -121,6 +124,10 @@ class DeviceLedger:
     def set_heads(self, heads: list[ObjectId]) -> None:
         """Remember the heads."""
         self.set_value("heads", b"".join(heads))
+
+    def forget_meaning(self) -> None:
+        """Forget what follows from what records mean to this version: the heads, and which trees were applied."""
+        self._db.run("DELETE FROM data WHERE name = 'heads' OR name LIKE ?", (f"{APPLIED}%",))
 
     def node(self, kind: int, node: BlobId) -> bytes | None:
         """A tree node that was verified before."""

@@ -56,6 +56,9 @@ class Ledger(Protocol):
     def set_heads(self, heads: list[ObjectId]) -> None:
         """Remember the heads."""
 
+    def forget_meaning(self) -> None:
+        """Forget what follows from what records mean to this version: the heads, and which trees were applied."""
+
     def segments(self) -> list[ObjectId]:
         """The segments that are at hand."""
 
@@ -176,6 +179,10 @@ class MemoryLedger:
     def set_heads(self, heads: list[ObjectId]) -> None:
         """See `Ledger`."""
         self._heads = list(heads)
+
+    def forget_meaning(self) -> None:
+        """See `Ledger`."""
+        self._heads = []
 
     def segments(self) -> list[ObjectId]:
         """See `Ledger`."""

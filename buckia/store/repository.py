@@ -364,6 +364,7 @@ class Repository:
             name=name,
             body=body,
         )
+        self.journal.require_sound(record)
         data = encode_record(record)
         self.ledger.set_outbox(data)
         return data, record

@@ -165,7 +165,8 @@ def _retry_after(error: Exception) -> float | None:
 
 
 def _said(error: Exception) -> str:
-    return _short(str(error)) or type(error).__name__
+    """What b2sdk says; an answer without a body has no code and no message, and so says ``None`` for them."""
+    return _short(re.sub(r"( None)+$", " without a reason", str(error))) or type(error).__name__
 
 
 def _short(text: str) -> str:
