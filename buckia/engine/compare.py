@@ -189,8 +189,11 @@ def delete_edit(name: str, row: Row, entry: Entry | None) -> Edit | None:
 def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callable[[bytes, bool], bool]) -> list[Change]:
     """What must happen on disk so that a directory with these rows shows these entries. Names that ``covers`` leaves
     out stay as they are.
+
+    What was hidden stays so where it would have another name now, as others took its own.
     """
     changes: list[Change] = []
+    hidden = [row for row in rows.values() if row.hidden and row.dots and row.kind != Kind.DIRECTORY]
     wanted: set[str] = set()
     # A name may be on disk in another normalisation than in the tree, and stays so.
     on_disk = {bucket_name(name): name for name in rows if not name.isascii()}
@@ -201,12 +204,13 @@ def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callabl
             continue
         row = rows.get(name)
         dots = item.dots
-        if row is None:
-            changes.append(Change(name, item, None, True))
-        elif row.hidden and (dots <= set(row.dots) or (row.kind == Kind.DIRECTORY == item.kind and not row.dots)):
+        if row is not None and row.hidden and _stays_hidden(row, item):
             continue
-        elif row.hidden:
-            changes.append(Change(name, item, None, True))
+        if row is None or row.hidden:
+            before = next(
+                (one for one in hidden if one.entry_name == item.entry_name and _stays_hidden(one, item)), None
+            )
+            changes.append(Change(name, item, before, before is None))
         elif frozenset(row.dots) != dots or row.entry_name != item.entry_name:
             changes.append(Change(name, item, row, not shows_value(row, item)))
         elif row.kind != item.kind:
@@ -215,6 +219,13 @@ def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callabl
         if name not in wanted and covers(row.entry_name, row.kind == Kind.DIRECTORY):
             changes.append(Change(name, None, row, not row.hidden))
     return changes
+
+
+def _stays_hidden(row: Row, item: Shown) -> bool:
+    """Whether a hidden row speaks of what would be shown."""
+    if (row.kind == Kind.DIRECTORY) != (item.kind == Kind.DIRECTORY):
+        return False
+    return item.dots <= set(row.dots) or (row.kind == Kind.DIRECTORY and not row.dots)
 
 
 def shows_value(row: Row, item: Shown) -> bool:

@@ -156,7 +156,9 @@ class Materialiser:
             directory.rows.pop(change.name, None)
         elif change.row is not None:
             dots = tuple(sorted(change.shown.dots))
-            directory.rows[change.name] = replace(change.row, dots=dots, entry_name=change.shown.entry_name)
+            directory.rows[change.name] = replace(
+                change.row, name=change.name, dots=dots, entry_name=change.shown.entry_name
+            )
 
     def _note_sources(self, directory: _Directory, change: Change) -> None:
         """Remember where contents are on disk, so that they need not be fetched."""

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from buckia.core.directory import Path, diff_trees, entries, find, lookup, walk
-from buckia.core.ids import DeviceId
+from buckia.core.ids import DeviceId, Dot
 from buckia.core.manifest import Entry, Kind, Subtree, Version, is_directory
 from buckia.core.merge import edit_entry
 from buckia.core.merkle import NodeStore
 from buckia.core.projection import DIRECTORY_MODE, Fold, Shown, project, project_directory
 from buckia.engine.capture import Capture, IdsOnly
 from buckia.engine.compare import (
+    NOTHING,
     Change,
     DirectoryPlan,
     Edit,
@@ -101,7 +102,7 @@ class Survey:
             self._work.state.directory(scanned.path)[1] if scanned.clean else {**scanned.unchanged, **scanned.outside}
         )
         plan = DirectoryPlan(path, scanned.disk_path, rows, scanned=scanned, show=changed)
-        view = _View(self._nodes, self._subtree(path), self._work.fold, changed)
+        view = _View(self._nodes, self._subtree(path), self._work.fold, changed, scanned)
         for disk, row in scanned.changed:
             self._local(plan, view, disk, row)
         for edit in plan.edits:
@@ -109,11 +110,14 @@ class Survey:
             if entry is not None:
                 decide(edit, _unseen(plan, entry), self._work.settings.policy)
         covers = self.covers(path)
+        replaced = {disk.name for disk, row in scanned.changed if row is None}
         for row in (*scanned.missing, *scanned.hidden):
-            if covers(row.entry_name, row.kind == Kind.DIRECTORY):
-                self._missing(plan, view, row)
+            if not covers(row.entry_name, row.kind == Kind.DIRECTORY):
+                plan.rows.setdefault(row.name, row)
+            elif row.name in replaced and not self._work.settings.delete_orphaned:
+                plan.show = plan.dirty = True  # the name is another's now: what it stood for gets a new one
             else:
-                plan.rows[row.name] = row
+                self._missing(plan, view, row)
         _one_per_name(plan, view)
         if changed or plan.show or any(map(self._moves_names, plan.edits)):
             plan.show = True
@@ -135,6 +139,8 @@ class Survey:
         """Something on disk that its row does not explain: it is refreshed, adopted, or an edit."""
         name = row.entry_name if row is not None else (bucket_name(disk.name) or b"")
         shown = view.shown(disk.name, name)
+        if shown is not None and row is None and disk.kind == Kind.DIRECTORY != shown.kind:
+            shown = None  # what a file is called, a conflict copy too, says nothing of a directory
         entry = view.entry(shown.entry_name if shown is not None and row is None else name)
         try:
             value = self._value_if_needed(plan, disk, row, entry)
@@ -153,7 +159,7 @@ class Survey:
             return
         if row is not None and not row.dots and row.kind != Kind.DIRECTORY:
             row = None  # that file was to go, or to be replaced: what is here now is something else
-        if value is not None and self._adopt(plan, disk, row, entry, shown, value):
+        if value is not None and self._adopt(plan, view, disk, row, (entry, shown), value):
             return
         plan.edits.append(write_edit(disk, row, entry, entry.name if entry is not None else name, value))
 
@@ -178,13 +184,19 @@ class Survey:
     def _adopt(
         self,
         plan: DirectoryPlan,
+        view: _View,
         disk: DiskEntry,
         row: Row | None,
-        entry: Entry | None,
-        shown: Shown | None,
+        at: tuple[Entry | None, Shown | None],
         value: Value,
     ) -> bool:
-        """Take what is on disk for a version that the tree has, or once had, there: no edit. Whether it was."""
+        """Take what is on disk for a version that the tree has, or once had, ``at`` its name, and what is shown under
+        that: no edit. Whether it was.
+
+        Not for one that another name here stands for: somebody put it in this place, and what becomes of that name may
+        well remove that version.
+        """
+        entry, shown = at
         versions = entry.versions if entry is not None else ()
         seen = frozenset(row.dots) if row is not None else frozenset()
         if any(version.dot in seen for version in versions):
@@ -202,13 +214,15 @@ class Survey:
             plan.dirty = True
             plan.show |= len(equal) < len(modes)
             return True
-        equal = tuple(version for version in versions if value.matches(version))
+        same = tuple(version for version in versions if value.matches(version))
+        elsewhere = view.under_other_names(entry.name, disk.name) if same and entry is not None else NOTHING
+        equal = tuple(version for version in same if version.dot not in elsewhere)
         if equal:
             plan.rows[disk.name] = self._row(disk, entry.name if entry else b"", value, equal, equal[0])
             plan.dirty = True
             plan.show |= shown is None or frozenset(shown.dots) != dots_of(equal)
             return True
-        if row is None and entry is not None and self._is_retained((*plan.path, entry.name), value):
+        if row is None and entry is not None and not same and self._is_retained((*plan.path, entry.name), value):
             plan.rows[disk.name] = self._row(disk, entry.name, value, (), None)
             plan.show = plan.dirty = True
             return True
@@ -291,8 +305,12 @@ class Survey:
 class _View:
     """A directory of the tree, read name by name or, where much of it is needed, at once."""
 
-    def __init__(self, nodes: NodeStore, subtree: Subtree | None, fold: Fold | None, whole: bool) -> None:
+    def __init__(
+        self, nodes: NodeStore, subtree: Subtree | None, fold: Fold | None, whole: bool, scanned: ScannedDirectory
+    ) -> None:
         self._nodes = nodes
+        self._scanned = scanned
+        self._rows: dict[bytes, list[Row]] | None = None
         self._subtree = subtree
         self._fold = fold
         self._entries: dict[bytes, Entry] | None = None
@@ -329,6 +347,14 @@ class _View:
             self._names = {item.name: item for item in self.all_shown({})}
         return self._names.get(on_disk)
 
+    def under_other_names(self, entry_name: bytes, name: str) -> frozenset[Dot]:
+        """The versions of an entry that this directory's rows, as they were before this run, have under other names."""
+        if self._rows is None:
+            self._rows = {}
+            for row in _rows_before(self._scanned):
+                self._rows.setdefault(row.entry_name, []).append(row)
+        return frozenset(dot for row in self._rows.get(entry_name, ()) if row.name != name for dot in row.dots)
+
     def all_shown(self, replaced: dict[bytes, Entry | None]) -> list[Shown]:
         """What the whole directory shows, with some entries replaced."""
         present = dict(self._load())
@@ -344,15 +370,18 @@ def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
     """The versions of an entry that this device shows neither under its name nor under those of conflict copies."""
     if not entry.versions or plan.scanned is None:
         return []
-    scanned = plan.scanned
-    rows = (
-        *plan.rows.values(),
-        *scanned.missing,
-        *scanned.hidden,
-        *(row for _, row in scanned.changed if row is not None),
-    )
+    rows = (*plan.rows.values(), *_rows_before(plan.scanned))
     seen = {dot for row in rows if row.entry_name == entry.name for dot in row.dots}
     return [version for version in entry.versions if version.dot not in seen]
+
+
+def _rows_before(scanned: ScannedDirectory) -> Iterator[Row]:
+    """The rows of a directory as the scan found them."""
+    yield from scanned.unchanged.values()
+    yield from (row for _, row in scanned.changed if row is not None)
+    yield from scanned.missing
+    yield from scanned.hidden
+    yield from scanned.outside.values()
 
 
 def _one_per_name(plan: DirectoryPlan, view: _View) -> None:

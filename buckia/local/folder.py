@@ -50,7 +50,7 @@ class ScannedDirectory:
     have it looked at again by ``Scan.load``.
 
     Where it is not: every row of the state is in exactly one of ``unchanged``, ``changed``, ``missing``, ``hidden``
-    and ``outside``.
+    and ``outside``. The row of a conflict copy is also gone where a directory has its name now, which has no row then.
     """
 
     path: bytes
@@ -239,7 +239,7 @@ class Scan:
                 continue
             name = entry[0]
             row = rows.get(name)
-            entry_name = row.entry_name if row is not None else bucket_name(name)
+            entry_name = row.entry_name if row is not None and not _displaced(entry[1], row) else bucket_name(name)
             if entry_name is None or ours(name, top=top) or entry_name in found:
                 continue
             below = path + b"/" + entry_name if path else entry_name
@@ -253,7 +253,11 @@ class Scan:
         for raw in result.entries:
             entry = DiskEntry(*raw)
             name = entry.name
-            row = rows.pop(name, None)
+            row = rows.get(name)
+            if row is not None and _displaced(entry.kind, row):
+                row = None  # it stays among those that are gone
+            elif row is not None:
+                del rows[name]
             if name.startswith(TEMPORARY) and entry.kind in (FILE, SYMLINK):
                 result.leftovers.append(name)
             elif reason := self._skip_reason(result.path, entry, depth):
@@ -379,6 +383,14 @@ class Scan:
 
 def _own_name(row: Row) -> bool:
     return row.entry_name == bucket_name(row.name)
+
+
+def _displaced(kind: int, row: Row) -> bool:
+    """Whether a directory has come into the place of a file that only had another's name there, as conflict copies do.
+
+    It is no version of that path, whose directory may lie beside it under the path's own name.
+    """
+    return kind == DIRECTORY and row.kind != Kind.DIRECTORY and not _own_name(row)
 
 
 def _below(path: bytes, name: bytes) -> bytes:

@@ -293,13 +293,19 @@ class Sync:
         self, tree: Tree, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]
     ) -> dict[str, list[Edit]]:
         shown = project(tree)
-        before = list(rows.values())
+        before = dict(rows)
+        displaced: dict[str, Row] = {}
+        taken: set[str] = set()
         changed: list[tuple[str, str, Row | None]] = []
         writes: dict[str, list[Edit]] = {}
         deletions: dict[str, Edit] = {}
         for name in sorted(disk):
             row, version = rows.get(name), disk[name]
             entry = row.entry if row is not None else shown[name].entry if name in shown else name
+            if version.value.kind == "d" and entry != name and (row or shown[name]).value.kind != "d":
+                entry = name  # a directory in the place of a conflict copy is another thing
+                if row is not None:
+                    displaced[name], row = row, None
             if not self._covers(row.entry if row is not None else name, version.value.kind):
                 continue
             if row is not None and row.value == version.value:
@@ -307,28 +313,34 @@ class Sync:
                 continue
             if row is not None and not row.dots and row.value.kind != "d":
                 row = rows.pop(name) and None  # that file was to go, or to be replaced: this is something else
-            versions = tree.get(entry, {})
-            if self._adopts(rows, name, entry, versions, version.value, any(e.startswith(f"{entry}/") for e in tree)):
+            if name in displaced:
+                taken.add(name)
+                del rows[name]
+            versions, below = tree.get(entry, {}), any(other.startswith(f"{entry}/") for other in tree)
+            others = (one for other, one in before.items() if other != name and one.entry == entry)
+            elsewhere = {dot for one in others for dot in one.dots}
+            if self._adopts(rows, name, entry, versions, version.value, below, elsewhere):
                 continue
+            if name in displaced and not self._covers(displaced[name].entry, displaced[name].value.kind):
+                rows[name] = displaced[name]
             changed.append((entry, name, row))
         seen: dict[str, set[Dot]] = {}
-        for row in (*before, *rows.values()):
+        for row in (*before.values(), *rows.values()):
             seen.setdefault(row.entry, set()).update(row.dots)
         for entry, name, present in changed:
             edit = self._write(present, entry, name, disk[name], tree.get(entry, {}), seen.get(entry, set()), tie)
             writes.setdefault(entry, []).append(edit)  # a file and its conflict copy may both be written
-        for name in sorted(rows.keys() - disk.keys()):
-            row = rows[name]
+        for name in sorted(rows.keys() - disk.keys() | displaced.keys()):
+            row = displaced[name] if name in displaced else rows[name]
             if not self._covers(row.entry, row.value.kind):
                 continue
             gone = row.dots & tree.get(row.entry, {}).keys()
-            if not gone:
-                if not (row.hidden and row.value.kind == "d"):
-                    del rows[name]
-            elif not self._run.delete_orphaned:
-                rows[name] = replace(row, hidden=True)
-            else:
+            if name not in taken and (gone or not (row.hidden and row.value.kind == "d")):
                 del rows[name]
+            if gone and not self._run.delete_orphaned:
+                if name not in taken:
+                    rows[name] = replace(row, hidden=True)
+            elif gone:
                 deletions.setdefault(row.entry, Edit(set())).drops |= gone
         for entry, edit in deletions.items():
             if entry in writes:
@@ -347,9 +359,16 @@ class Sync:
         return edit
 
     def _adopts(
-        self, rows: dict[str, Row], name: str, entry: str, versions: dict[Dot, Version], value: Value, below: bool
+        self,
+        rows: dict[str, Row],
+        name: str,
+        entry: str,
+        versions: dict[Dot, Version],
+        value: Value,
+        below: bool,
+        elsewhere: set[Dot],
     ) -> bool:
-        """Whether what is on disk is a version that the folder has or had there, and no edit."""
+        """Whether what is on disk is a version that the folder has or had there, and no edit; none of another name."""
         row = rows.get(name)
         if row is not None and row.dots & versions.keys():
             return False
@@ -359,8 +378,9 @@ class Sync:
                 return False
             rows[name] = Row(entry, frozenset(dot for dot in modes if versions[dot].value == value), value)
             return True
-        equal = frozenset(dot for dot, version in versions.items() if version.value == value)
-        if equal or (row is None and (versions or below) and self._folder.held(self._known, entry, value)):
+        same = {dot for dot, version in versions.items() if version.value == value}
+        equal = frozenset(same - elsewhere)
+        if equal or (row is None and not same and (versions or below) and self._folder.held(self._known, entry, value)):
             rows[name] = Row(entry, equal, value)
             return True
         return False
@@ -405,6 +425,7 @@ class Sync:
 
     def _materialise(self, shown: dict[str, Shown], result: Expected) -> None:
         rows, disk = result.rows, result.disk
+        hidden = [row for row in rows.values() if row.hidden and row.dots and row.value.kind != "d"]
         wanted = {name: item for name, item in shown.items() if self._covers(item.entry, item.value.kind)}
         for name in sorted(rows.keys() - shown.keys(), reverse=True):
             row = rows[name]
@@ -420,9 +441,13 @@ class Sync:
         for name, item in sorted(wanted.items()):
             present = rows.get(name)
             if present is not None and present.hidden and name not in replaced:
-                if item.dots <= present.dots or (present.value.kind == item.value.kind == "d" and not present.dots):
+                if self._stays_hidden(present, item):
                     continue
                 present = None
+            before = [row for row in hidden if row.entry == item.entry and self._stays_hidden(row, item)]
+            if before and present is None and name not in replaced:
+                rows[name] = replace(before[0], dots=item.dots)  # others took the name that it had
+                continue
             if (
                 name in disk
                 and (present is None or present.hidden)
@@ -444,6 +469,11 @@ class Sync:
                 rows[name] = present
             else:
                 rows[name] = replace(present, entry=item.entry, dots=item.dots)
+
+    @staticmethod
+    def _stays_hidden(row: Row, item: Shown) -> bool:
+        directory = row.value.kind == "d"
+        return directory == (item.value.kind == "d") and (item.dots <= row.dots or (directory and not row.dots))
 
     def _remove(self, name: str, row: Row, result: Expected) -> None:
         rows, disk = result.rows, result.disk

@@ -7,6 +7,7 @@ failure is shrunk and prints its history as the lines of a regression test.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -93,12 +94,27 @@ class FleetMachine(RuleBasedStateMachine):
     def link(self, device: int, path: str, to: str) -> None:
         self.act("link", device, path, to)
 
-    @rule(device=devices, which=st.integers(0, 3), name=st.sampled_from(("write", "delete", "touch")))
+    @rule(device=devices, which=st.integers(0, 3), name=st.sampled_from(("write", "delete", "touch", "mkdir")))
     def conflict_copy(self, device: int, which: int, name: str) -> None:
         with self.acting() as world:
             copies = world.copies(device % len(world.memories))
         if copies:
             self.act(name, device, copies[which % len(copies)])
+
+    @rule(device=devices, which=st.integers(0, 3), way=st.sampled_from(("over", "back", "exchange")))
+    def choose(self, device: int, which: int, way: str) -> None:
+        with self.acting() as world:
+            copies = world.copies(device % len(world.memories))
+        if copies:
+            copy = copies[which % len(copies)]
+            plain = re.sub(r" \(conflict [^)]*\)", "", copy)
+            moves = {
+                "over": [(copy, plain)],
+                "back": [(plain, copy)],
+                "exchange": [(plain, "aside"), (copy, plain), ("aside", copy)],
+            }
+            for source, target in moves[way]:
+                self.act("rename", device, source, target)
 
     @rule(ns=st.sampled_from((10**9, 10**10)))
     def wait(self, ns: int) -> None:

@@ -287,3 +287,154 @@ def test_a_death_while_a_file_is_moved_out_of_the_way_deletes_nothing(call: int)
     world.sync(0)
     world.quiesce()
     assert written in texts(world, 1)
+
+
+def chosen_while_edited(*, swap: bool = False) -> tuple[World, bytes, bytes]:
+    """Device 0 puts the conflict copy into the plain name, which device 1 edits at the same time; both contents."""
+    world = in_conflict("p")
+    copy = world.copies(0)[0]
+    chosen = world.disk(0)[copy].value.data
+    world.rename(0, "p", "aside")
+    world.rename(0, copy, "p")
+    if swap:
+        world.rename(0, "aside", copy)
+    else:
+        world.delete(0, "aside")
+    world.wait(10**10)
+    world.write(1, "p")
+    world.sync(1)
+    return world, chosen, world.disk(1)["p"].value.data
+
+
+@pytest.mark.parametrize("publish", [True, False])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_copy_put_into_the_plain_name_is_an_edit_that_meets_the_edit_of_others(policy: str, publish: bool) -> None:
+    world, chosen, edited = chosen_while_edited()
+    world.sync(0, policy, publish)
+    both = {chosen, edited}
+    wanted = {"local_wins": {chosen}, "remote_wins": {edited}, "newest_wins": {edited}, "ask": both}[policy]
+    assert texts(world, 0) >= wanted
+    if publish:
+        assert texts(world, 0) == wanted
+    world.quiesce()
+    assert texts(world, 1) >= wanted
+
+
+def test_both_names_of_a_conflict_exchanged_while_one_was_edited_elsewhere_lose_nothing() -> None:
+    world, chosen, edited = chosen_while_edited(swap=True)
+    before = texts(world, 0)
+    world.sync(0, "ask")
+    assert texts(world, 0) == before | {edited}
+    assert chosen in before
+    world.quiesce()
+
+
+def test_the_plain_name_put_over_a_copy_that_was_edited_elsewhere_is_a_side_of_the_conflict() -> None:
+    world = in_conflict("p")
+    copy = world.copies(1)[0]
+    chosen = world.disk(0)["p"].value.data
+    world.write(1, copy)
+    edited = world.disk(1)[copy].value.data
+    world.sync(1)
+    world.rename(0, "p", copy)
+    world.sync(0, "ask")
+    assert texts(world, 0) == {chosen, edited}
+    world.quiesce()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_rows_of_a_time_before_a_conflict_do_not_settle_it(policy: str) -> None:
+    world = in_step("p")
+    world.write(0, "p")
+    world.sync(0)
+    copied = world.clone(0)
+    world.wait(10**10)
+    world.write(1, "p")
+    for device in (1, 0, 1):
+        world.sync(device, "ask")
+    both = texts(world, 0)
+    assert len(both) == 2
+    shown, copy = world.disk(0)["p"].value.data, world.copies(0)[0]
+    world.put(copied, "p", shown.decode())
+    world.put(copied, copy, (both - {shown}).pop().decode())
+    world.sync(copied, policy)
+    assert texts(world, copied) == both
+    world.quiesce()
+    assert texts(world, 0) == both
+
+
+@pytest.mark.parametrize("publish", [True, False])
+@pytest.mark.parametrize("path", ["p", "p.d"])
+def test_a_directory_in_the_place_of_a_conflict_copy_is_another_one(path: str, publish: bool) -> None:
+    world = in_step()
+    world.write(0, f"{path}/inside")
+    world.sync(0)
+    world.write(1, path)
+    world.sync(1, "ask")
+    world.sync(0)
+    inside = world.disk(0)[f"{path}/inside"]
+    copy = world.copies(0)[0]
+    world.delete(0, copy)
+    world.write(0, f"{copy}/new")
+    for device in (0, 1, 0):
+        world.sync(device, "ask", publish)
+    for device in (0, 1):
+        assert world.disk(device)[f"{path}/inside"].value == inside.value
+        assert f"{copy}/new" in world.disk(device)
+        assert len(texts(world, device)) == 3 - publish
+    world.quiesce()
+
+
+def test_a_directory_in_the_place_of_a_conflict_copy_is_another_one_without_memory_too() -> None:
+    world = in_conflict("p")
+    copy = world.copies(0)[0]
+    world.delete(0, copy)
+    world.write(0, f"{copy}/new")
+    world.lose_state(0)
+    world.sync(0)
+    assert world.disk(0)["p"].value.kind == "f"
+    world.quiesce()
+    assert f"{copy}/new" in world.disk(1)
+
+
+def hidden_beside_a_directory() -> World:
+    """Device 1 has deleted, without publishing it, a file at whose path another device has put a directory."""
+    world = in_step("c/a")
+    world.write(1, "c")
+    world.sync(1)
+    world.write(0, "c/n")
+    world.sync(0)
+    world.delete(1, "c")
+    world.sync(1, delete_orphaned=False)
+    return world
+
+
+def test_a_hidden_file_stays_hidden_where_a_directory_takes_its_name() -> None:
+    world = hidden_beside_a_directory()
+    assert world.copies(1) == []
+    assert "c/n" in world.disk(1)
+    world.sync(1, delete_orphaned=False)
+    assert world.copies(1) == []
+    assert len(world.copies(0)) == 1
+
+
+def test_the_deletion_of_a_file_hidden_beside_a_directory_is_published_later() -> None:
+    world = hidden_beside_a_directory()
+    world.sync(1)
+    world.sync(0)
+    assert world.copies(0) == world.copies(1) == []
+    world.quiesce()
+
+
+def test_a_hidden_file_stays_hidden_where_another_version_takes_its_name() -> None:
+    world = in_step("p")
+    world.write(0, "p")
+    world.sync(0)
+    world.wait(10**10)
+    world.write(1, "p")
+    world.sync(1, "ask", faults=STALE)
+    world.delete(0, "p")
+    world.sync(0, delete_orphaned=False)
+    assert len(texts(world, 0)) == 1
+    world.sync(0)
+    world.quiesce()
