@@ -1,6 +1,21 @@
 """Every run tests the same: property tests draw from a fixed seed and never fail for being slow."""
 
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("buckia", derandomize=True, deadline=None, print_blob=True, database=None)
 settings.load_profile("buckia")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """The command sets up the logger of the package; no test may find it changed by another."""
+    logger = logging.getLogger("buckia")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
