@@ -22,6 +22,8 @@ Path = tuple[bytes, ...]
 Policy = Literal["local_wins", "remote_wins", "newest_wins", "ask"]
 Outcome = Literal["none", "local", "remote", "pending"]
 
+PERMISSIONS = 0o777
+"""What is restored of a mode."""
 NOTHING: frozenset[Dot] = frozenset()
 """Shared, as Python makes a new empty set at every call."""
 
@@ -35,15 +37,21 @@ class Value:
     mode: int
 
     def matches(self, version: Version) -> bool:
-        """Whether a version has this value."""
-        return self.kind == version.kind and self.content == version.content and self.mode == version.mode
+        """Whether a version has this value, as far as a disk can tell: not all bits of a mode are set there."""
+        return (
+            self.kind == version.kind
+            and self.content == version.content
+            and self.mode & PERMISSIONS == version.mode & PERMISSIONS
+        )
 
 
 def kept_mode(value: Value, disk: DiskEntry, row: Row | None) -> Value:
     """The value with the version's own mode where nobody changed the disk's: some bits are never set on disk."""
-    if row is None or row.stat is None or row.kind != value.kind or disk.mode != row.stat[0]:
+    if row is None or row.kind != value.kind:
         return value
-    return replace(value, mode=row.mode)
+    kept = PERMISSIONS if row.stat is None else ~0
+    same = disk.mode & kept == (row.mode if row.stat is None else row.stat[0]) & kept
+    return replace(value, mode=row.mode) if same else value
 
 
 @dataclass(slots=True)

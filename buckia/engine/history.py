@@ -16,7 +16,7 @@ from buckia.core.ids import BlobId, ObjectId
 from buckia.core.manifest import Entry, FileContent, Kind, Subtree, Version, current, is_directory
 from buckia.core.projection import project_directory
 from buckia.core.record import Snapshot
-from buckia.engine.capture import DIGESTS
+from buckia.engine.capture import DIGESTS, EMPTY_CHUNK
 from buckia.engine.compare import Value
 from buckia.errors import IntegrityError, NotFoundError, UsageError
 from buckia.events import Difference, FileInfo, PathVersion, SnapshotInfo
@@ -317,7 +317,8 @@ def retained(repository: Repository) -> Callable[[Path, Value], bool]:
     """A question: does some snapshot show this value at this path? Asked for files whose origin is not known here."""
 
     def is_retained(path: Path, value: Value) -> bool:
-        if isinstance(value.content, FileContent) and not repository.holds(value.content.id):
+        content = value.content.id if isinstance(value.content, FileContent) else EMPTY_CHUNK
+        if content != EMPTY_CHUNK and not repository.holds(content):  # what is empty is never stored
             return False
         seen: set[bytes] = set()
         for item in reversed(snapshot_records(repository)):

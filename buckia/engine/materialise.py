@@ -20,6 +20,7 @@ from buckia.engine.applied import load_conflicts, save_conflicts
 from buckia.engine.capture import Capture, IdsOnly
 from buckia.engine.compare import Change, DirectoryPlan, changes_for
 from buckia.engine.context import Workspace
+from buckia.engine.directories import Directories
 from buckia.engine.fetch import Fetched, Fetcher, LocalSources, Wanted
 from buckia.errors import LocalError
 from buckia.events import Failure
@@ -32,6 +33,7 @@ from buckia.local.writer import ChangedMeanwhile, Placement, Staged, Writer
 PLACE_FILES = 512
 """Files are flushed, announced and put in place in batches of this size."""
 _RECENT_NS = 2 * 10**9
+_OWNER = 0o700
 
 
 @dataclass(slots=True)
@@ -76,6 +78,9 @@ class Materialiser:
         self.deleted = 0
         self.failures: list[Failure] = []
         self.warnings: list[str] = []
+        self._directories = Directories(
+            workspace, self._writer, self._shown, lambda path, reason: self.failures.append(Failure(path, reason))
+        )
 
     def run(self, plans: list[DirectoryPlan]) -> None:
         """Make these directories, which come in tree order, show what the tree says."""
@@ -86,6 +91,22 @@ class Materialiser:
         if not directories:
             return
         self._announce_removals(directories)
+        self._directories.begin({directory.path: directory.rows for directory in directories})
+        try:
+            self._change(directories)
+            self._writer.flush()
+        finally:
+            self._directories.close()
+        for directory in directories:
+            self._stage(directory)
+        self._directories.stage()
+        with self._work.state.transaction():
+            save_conflicts(self._work.state, self._conflicts)
+            self._work.state.promote()
+
+    def _change(self, directories: list[_Directory]) -> None:
+        changing = (directory for directory in directories if directory.files or directory.made)
+        self._directories.open((directory.path, directory.disk_path) for directory in changing)
         for directory in directories:
             self._remove_files(directory)
         for directory in reversed(directories):
@@ -93,15 +114,6 @@ class Materialiser:
         for directory in directories:
             self._make_directories(directory)
         self._write_files(directories)
-        for directory in reversed(directories):
-            self._set_modes(directory)
-            self._stage(directory)
-        for key in self._listed_anew - {directory.key for directory in directories}:
-            self._work.state.stage(key, self._work.state.directory(key)[1].values(), None)
-        self._writer.flush()
-        with self._work.state.transaction():
-            save_conflicts(self._work.state, self._conflicts)
-            self._work.state.promote()
 
     # ---- what must change
 
@@ -181,13 +193,13 @@ class Materialiser:
     # ---- removing
 
     def _announce_removals(self, directories: list[_Directory]) -> None:
-        """Say before files are removed that their absence means nothing, or a run that is cut off here would look like
-        their deletion.
+        """Say before anything is removed that its absence means nothing, or a run that is cut off here would look like
+        its deletion, or like a disk that is not mounted.
 
         Their versions may well live on under another name. A row without dots says that; the intents make it durable.
         """
         going = [
-            (directory, [row for change in directory.files + directory.made if (row := _giving_way(change))])
+            (directory, [row for change in directory.files + directory.made if (row := _going(change))])
             for directory in directories
         ]
         intents: list[tuple[bytes, Row]] = []
@@ -254,40 +266,34 @@ class Materialiser:
     # ---- writing
 
     def _make_directories(self, directory: _Directory) -> None:
-        for change in directory.made:
+        for change in directory.made if self._is_there(directory, directory.made) else ():
             shown = change.shown
             if shown is None or (
                 change.row is not None and change.row.kind != Kind.DIRECTORY and change.name in directory.rows
             ):
                 continue
+            where = directory.disk(change.name)
             try:
-                self._writer.make_directory(directory.disk(change.name))
+                self._writer.make_directory(where, shown.mode | _OWNER)
             except LocalError as error:
                 self._fail(directory, change.name, error.message)
                 continue
             dots = tuple(sorted(shown.dots))
-            directory.rows[change.name] = Row(
-                change.name, shown.entry_name, Kind.DIRECTORY, dots, None, shown.mode, 0, 0
-            )
-
-    def _set_modes(self, directory: _Directory) -> None:
-        for change in directory.made:
-            row = directory.rows.get(change.name)
-            if change.shown is None or row is None or row.kind != Kind.DIRECTORY:
-                continue
-            try:
-                entry = self._writer.set_mode(directory.disk(change.name), change.shown.mode)
-            except LocalError as error:
-                self._fail(directory, change.name, error.message)
-                continue
-            directory.rows[change.name] = replace(row, mode=change.shown.mode, stat=entry.stat)
+            row = Row(change.name, shown.entry_name, Kind.DIRECTORY, dots, None, shown.mode, 0, 0)
+            directory.rows[change.name] = row
+            self._directories.later((*directory.path, shown.entry_name), where, shown.mode, row)
 
     def _write_files(self, directories: list[_Directory]) -> None:
         places: dict[str, tuple[_Directory, Change]] = {}
         for directory in directories:
-            for change in directory.files if self._is_there(directory) else ():
-                if change.shown is not None and not self._set_attributes(directory, change):
-                    places[directory.disk(change.name)] = (directory, change)
+            for change in directory.files if self._is_there(directory, directory.files) else ():
+                if (
+                    change.shown is None
+                    or self._set_attributes(directory, change)
+                    or self._is_in_use(directory, change)
+                ):
+                    continue
+                places[directory.disk(change.name)] = (directory, change)
         if not places:
             return
         self._note_twins(places)
@@ -311,22 +317,31 @@ class Materialiser:
                     batch = []
             self._place(batch, places)
 
-    def _is_there(self, directory: _Directory) -> bool:
+    def _is_there(self, directory: _Directory, changes: list[Change]) -> bool:
         """Make the directory itself where it is missing, as this sync may cover what is in it without covering the
         directory.
         """
-        wanted = [change for change in directory.files if change.shown is not None]
+        wanted = [change for change in changes if change.shown is not None]
         if not wanted or not directory.path:
             return True
-        if self._work.files.stat(self._work.disk(directory.disk_path)) is None:
-            self._listed_anew.update(b"/".join(directory.path[:depth]) for depth in range(len(directory.path)))
         try:
-            self._writer.make_directory(directory.disk_path)
+            made = self._directories.make(directory.path, directory.disk_path)
         except LocalError as error:
             for change in wanted:
                 self._fail(directory, change.name, error.message)
             return False
+        self._listed_anew.update(map(b"/".join, made))
         return True
+
+    def _is_in_use(self, directory: _Directory, change: Change) -> bool:
+        """Whether the file is a database that cannot be replaced now, so that nothing need be fetched for it."""
+        try:
+            if change.name in directory.rows:
+                self._writer.require_closed(directory.disk(change.name))
+        except LocalError as error:
+            self._fail(directory, change.name, error.message)
+            return True
+        return False
 
     def _wanted(self, places: dict[str, tuple[_Directory, Change]]) -> Iterator[Wanted]:
         for path, (directory, change) in places.items():
@@ -469,3 +484,11 @@ def _giving_way(change: Change) -> Row | None:
     if row is None or row.kind == Kind.DIRECTORY or not (change.shown is None or change.shown.kind == Kind.DIRECTORY):
         return None
     return row
+
+
+def _going(change: Change) -> Row | None:
+    """The row of whatever is to be taken away, directories included."""
+    row, shown = change.row, change.shown
+    if row is not None and row.kind == Kind.DIRECTORY and (shown is None or shown.kind != Kind.DIRECTORY):
+        return row
+    return _giving_way(change)

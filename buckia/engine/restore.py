@@ -14,13 +14,15 @@ from dataclasses import dataclass
 
 from buckia.core.directory import lookup
 from buckia.core.manifest import FileContent, Kind, Subtree, current
+from buckia.engine.compare import PERMISSIONS
 from buckia.engine.fetch import Fetcher, Wanted
 from buckia.engine.history import to_path
-from buckia.engine.restoreplan import PERMISSIONS, Directory, Found, Item, RestorePlan, RestorePlanner, Site
+from buckia.engine.restoreplan import Directory, Found, Item, RestorePlan, RestorePlanner, Site
 from buckia.errors import IntegrityError, LocalError, NotFoundError, RefusedError, UsageError
 from buckia.events import Failure, RestoreResult
 from buckia.local.fs import DIRECTORY, DiskFullError
 from buckia.local.paths import ours
+from buckia.local.sidecars import require_closed
 from buckia.local.writer import Placement, Writer
 from buckia.store.repository import Repository
 
@@ -83,6 +85,8 @@ def restore_file(repository: Repository, site: Site, tree: Subtree, remote: str,
     present = site.files.stat(site.disk(name))
     if present is not None and present.kind == DIRECTORY:
         raise LocalError(f"{site.disk(name)} is a directory.")
+    if present is not None:
+        require_closed(site.files, site.disk(name), name)
     site.progress.total = version.size
     result = RestoreResult()
     _Restorer(repository, site, result).write(RestorePlan(writes=[Item("", name, version, present)]), trash=False)
@@ -144,7 +148,9 @@ class _Restorer:
             self._result.deleted = self._remove(plan.extra)
             self._result.trashed += self._result.deleted
         else:
-            self._result.extra = [found.path for found in plan.extra if found.stat is not None]
+            gone = self._writer.sidecars
+            self._result.extra = [item.path for item in plan.extra if item.stat is not None and item.path not in gone]
+        self._result.trashed += len(self._writer.sidecars)
         for directory in reversed(made):
             self._set_mode(directory)
         self._writer.flush()
@@ -178,7 +184,7 @@ class _Restorer:
         present = directory.present
         with self._failing(directory.path):
             if present is not None and not directory.exists:
-                self._writer.remove(directory.path, present.stat, self._site.when)
+                self._writer.remove(directory.path, present.stat, self._site.when, in_use=True)
                 self._result.trashed += 1
             if present is None or not directory.exists:
                 self._writer.make_directory(directory.path)
@@ -265,9 +271,9 @@ class _Restorer:
         """Move files to the trash and remove the directories that they leave empty; how many files."""
         removed = 0
         for item in found:
-            if item.stat is not None:
+            if item.stat is not None and item.path not in self._writer.sidecars:
                 with self._failing(item.path):
-                    self._writer.remove(item.path, item.stat, self._site.when)
+                    self._writer.remove(item.path, item.stat, self._site.when, in_use=True)
                     self._site.progress.advance(0, "deleting", item.path)
                     removed += 1
         for item in reversed(found):

@@ -15,6 +15,7 @@ from buckia.core.manifest import Content, FileContent, Kind, Subtree, Version
 from buckia.core.merkle import NodeStore
 from buckia.core.projection import Fold, Shown, project_directory
 from buckia.engine.capture import Capture, Captured
+from buckia.engine.compare import PERMISSIONS
 from buckia.engine.context import Progress
 from buckia.engine.fetch import LocalSources
 from buckia.engine.history import to_path
@@ -35,8 +36,6 @@ from buckia.local.paths import (
 from buckia.local.state import Row
 from buckia.store.repository import Repository
 
-PERMISSIONS = 0o777
-"""What is restored of a mode."""
 _CHANGED = "it changed since the last sync and was left alone"
 
 Rows = Callable[[bytes], Mapping[str, Row]]

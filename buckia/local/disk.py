@@ -216,6 +216,10 @@ class RealFileSystem:
             return _entry(path.rpartition("/")[2], os.lstat(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # below a link that leads to itself there is nothing
+                return None
+            raise
 
     @_translated("look at")
     def device(self, path: str) -> int:
@@ -322,9 +326,9 @@ class RealFileSystem:
             os.rename(source, target)
 
     @_translated("create the directory")
-    def mkdir(self, path: str) -> None:
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
         """See ``FileSystem``."""
-        os.mkdir(path)
+        os.mkdir(path, mode)
 
     @_translated("remove the directory")
     def rmdir(self, path: str) -> None:

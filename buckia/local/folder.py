@@ -26,13 +26,12 @@ from buckia.local.paths import (
     bucket_name,
     ours,
 )
+from buckia.local.sidecars import SIDECARS, SQLITE_MAGIC
 from buckia.local.state import Row, State
 
 _HASH_BYTES = 28
 _MAPPED = 1 << 31
 _IGNORE_FILE_BYTES_MAX = 1 << 20
-_SIDECARS = ("-wal", "-shm", "-journal")
-_SQLITE_MAGIC = b"SQLite format 3\0"
 _SETTLED_NS = 50_000_000
 _SETTLED_COARSE_NS = 2_000_000_000
 _ROOT_DEVICE = "root device"
@@ -225,9 +224,20 @@ class Scan:
     def _refuse_empty(self, entries: list[RawEntry]) -> None:
         if any(not ours(entry[0], top=True) for entry in entries):
             return
-        if any(not row.hidden for row in self._state.directory(b"")[1].values()):
+        if self._held_something():
             message = f"The directory {printable(self._root)} is empty, but it held files before."
             raise RefusedError(message, hint=_MOUNTED)
+
+    def _held_something(self) -> bool:
+        """Whether rows say that something should be there. Without dots, a row was announced to go, or is a directory
+        that is there for what is in it.
+        """
+        rows = [row for row in self._state.directory(b"")[1].values() if not row.hidden]
+        if any(row.dots for row in rows):
+            return True
+        directories = [row.entry_name for row in rows if row.kind == Kind.DIRECTORY]
+        below = [path for path in self._known if path.partition(b"/")[0] in directories]
+        return any(row.dots and not row.hidden for path in below for row in self._state.directory(path)[1].values())
 
     def _subdirectories(
         self, path: bytes, entries: list[RawEntry], rows: dict[str, Row], depth: int
@@ -332,7 +342,7 @@ class Scan:
 
     def _is_sidecar(self, entry: DiskEntry, on_disk: dict[str, RawEntry], where: str) -> bool:
         """Whether SQLite keeps it beside a database: alone, or of another moment, it is worth nothing or does harm."""
-        if entry.kind != FILE or not entry.name.endswith(_SIDECARS):
+        if entry.kind != FILE or not entry.name.endswith(SIDECARS):
             return False
         database = on_disk.get(entry.name.rpartition("-")[0])
         if database is None or database[1] != FILE:
@@ -341,7 +351,7 @@ class Scan:
             return True
         try:
             with self._fs.open_read(f"{where}/{database[0]}") as file:
-                return file.read_at(0, len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+                return file.read_at(0, len(SQLITE_MAGIC)) == SQLITE_MAGIC
         except LocalError:
             return True  # cannot be told, so it is withheld and counted
 

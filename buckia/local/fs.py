@@ -136,8 +136,8 @@ class FileSystem(Protocol):
     def rename(self, source: str, target: str, *, replace: bool) -> None:
         """Rename in one step, over a file if ``replace``; else ``ExistsError`` if something is there."""
 
-    def mkdir(self, path: str) -> None:
-        """Create one directory; ``ExistsError``."""
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        """Create one directory, with what the umask leaves of ``mode``; ``ExistsError``."""
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory; ``ExistsError`` if it is not empty."""

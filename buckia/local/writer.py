@@ -18,11 +18,20 @@ from buckia.core.ids import Buffer
 from buckia.errors import LocalError
 from buckia.local.fs import DIRECTORY, DiskEntry, DiskFullError, ExistsError, FileSystem, Stat, VanishedError, printable
 from buckia.local.paths import TEMPORARY, TRASH, safe_join
+from buckia.local.sidecars import (
+    SQLITE_MAGIC,
+    changes_beside,
+    is_database,
+    require_closed,
+    require_none_stale,
+    sidecars,
+)
 
 _ATTEMPTS = 1000
 _PERMISSIONS = 0o777
 """What is restored of a mode: setuid, setgid and the sticky bit are not for others to set."""
 _OWNER_READS = 0o400
+_OWNER = 0o700
 
 
 class ChangedMeanwhile(LocalError):
@@ -37,6 +46,8 @@ class Staged:
     name: str
     entry: DiskEntry
     flushed: bool = False
+    database: bool = False
+    """It is one of SQLite's."""
 
     @property
     def path(self) -> str:
@@ -49,7 +60,7 @@ class Placement:
     """Put ``staged`` at ``path``, where now is what has the stat ``expected``: None for nothing.
 
     ``expected`` of a directory is ``DiskEntry.stat``, too; it must be empty. ``trash``: what is there goes to the
-    trash.
+    trash, and the changes that SQLite keeps beside it, too; without it they hold the placement up.
     """
 
     staged: Staged
@@ -81,6 +92,8 @@ class Writer:
         """Directories that were looked at while a batch is being placed: they need not be for each of its files."""
         self._staged: set[str] = set()
         """Absolute paths of staged files that are neither placed nor discarded."""
+        self.sidecars: set[str] = set()
+        """What went to the trash because it belonged to a database there."""
 
     # --- staging ---
 
@@ -88,17 +101,20 @@ class Writer:
         """Write a file under a temporary name in ``directory``, which must exist. On an error nothing is left of it."""
         name, path = self._temporary(directory)
         handle = self._fs.create(path)
+        head = b""
         try:
             with handle:
                 for chunk in chunks:
                     handle.write(chunk)
+                    if len(head) < len(SQLITE_MAGIC):
+                        head += bytes(memoryview(chunk)[: len(SQLITE_MAGIC) - len(head)])
                 handle.set_mode(mode & _PERMISSIONS)
                 handle.set_mtime(mtime_ns)
                 flushed = not mode & _OWNER_READS  # it cannot be opened again to flush it
                 if flushed:
                     handle.sync()
             self._staged.add(path)
-            return Staged(directory, name, self._present(path), flushed)
+            return Staged(directory, name, self._present(path), flushed, head == SQLITE_MAGIC)
         except BaseException:
             self._fs.unlink(path)
             raise
@@ -173,6 +189,10 @@ class Writer:
         """Verify what is in the way and, where it cannot simply be replaced, take it away."""
         present = self._verified(placement.path, target, placement.expected)
         if present is None:
+            if placement.staged.database and not placement.trash:
+                require_none_stale(self._fs, target, placement.path)
+            elif placement.staged.database and changes_beside(self._fs, target, stale=True):
+                self._trash_sidecars(placement.path, when)
             return
         if self._known and (present.kind == DIRECTORY or placement.trash):
             self._known.clear()
@@ -180,17 +200,20 @@ class Writer:
             self._fs.rmdir(target)
             self._renamed_in(placement.path)
         elif placement.trash:
-            self.trash(placement.path, when)
+            self._trash_database(placement.path, target, when)
+        else:
+            require_closed(self._fs, target, placement.path)
 
-    def make_directory(self, path: str) -> DiskEntry:
+    def make_directory(self, path: str, mode: int = _PERMISSIONS) -> DiskEntry:
         """Create a directory and those above it where they are missing; ``ExistsError`` if something else is there.
+        They have what the umask leaves of ``mode``.
 
         Set its mode with ``set_mode`` once everything is in it: a read-only directory takes no files.
         """
-        self._make_directories(path)
+        self._make_directories(path, mode & _PERMISSIONS)
         return self._present(safe_join(self._root, *path.split("/")))
 
-    def _make_directories(self, path: str) -> bool:
+    def _make_directories(self, path: str, mode: int = _PERMISSIONS) -> bool:
         made = False
         parts = path.split("/")
         for depth in range(1, len(parts) + 1):
@@ -198,7 +221,7 @@ class Writer:
             where = safe_join(self._root, *parts[:depth])
             present = self._fs.stat(where)
             if present is None:
-                self._fs.mkdir(where)
+                self._fs.mkdir(where, mode)
                 self._renamed_in(here)
                 made = True
             elif present.kind != DIRECTORY:
@@ -206,11 +229,12 @@ class Writer:
         return made
 
     def set_mode(self, path: str, mode: int) -> DiskEntry:
-        """Set a directory's permission bits; its stat afterwards."""
+        """Set a directory's permission bits; its stat afterwards. Other bits of its mode stay."""
         where = self._checked(path)
-        if self._present(where).kind != DIRECTORY:
+        present = self._present(where)
+        if present.kind != DIRECTORY:
             raise _changed(path)
-        self._fs.set_mode(where, mode & _PERMISSIONS)
+        self._fs.set_mode(where, mode & _PERMISSIONS | present.mode & ~_PERMISSIONS)
         return self._present(where)
 
     def set_attributes(self, path: str, expected: Stat, *, mode: int, mtime_ns: int) -> DiskEntry:
@@ -227,14 +251,41 @@ class Writer:
 
     # --- removing ---
 
-    def remove(self, path: str, expected: Stat, when: str) -> str:
-        """Move a file or link to the trash if it is what was expected; its path there."""
-        if self._verified(path, self._checked(path), expected) is None:
+    def remove(self, path: str, expected: Stat, when: str, *, in_use: bool = False) -> str:
+        """Move a file or link to the trash if it is what was expected; its path there.
+
+        ``in_use``: also a database that has changes beside it, and them with it; else ``InUseError``.
+        """
+        where = self._checked(path)
+        if self._verified(path, where, expected) is None:
             raise _changed(path)
+        if in_use:
+            return self._trash_database(path, where, when)
+        require_closed(self._fs, where, path)
         return self.trash(path, when)
 
+    def require_closed(self, path: str) -> None:
+        """Raise ``InUseError`` where a database lies that may not be replaced now."""
+        require_closed(self._fs, self._checked(path), path)
+
+    def _trash_database(self, path: str, where: str, when: str) -> str:
+        """Move a file to the trash and, if it is a database with changes beside it, these after it."""
+        beside = changes_beside(self._fs, where) is not None and is_database(self._fs, where)
+        moved = self.trash(path, when)
+        if beside:
+            self._trash_sidecars(path, when)
+        return moved
+
+    def _trash_sidecars(self, path: str, when: str) -> None:
+        for suffix in sidecars(self._fs, safe_join(self._root, *path.split("/"))):
+            self.trash(path + suffix, when)
+            self.sidecars.add(path + suffix)
+
     def trash(self, path: str, when: str) -> str:
-        """Move whatever is at ``path`` to ``.buckia-trash/<when>/<path>``; its path there, which is new in any case."""
+        """Move whatever is at ``path`` to ``.buckia-trash/<when>/<path>``; its path there, which is new in any case.
+
+        Directories in the trash are for their owner only.
+        """
         source = self._checked(path)
         if self._fs.stat(source) is None:
             raise VanishedError(f"Cannot move {printable(path)} to the trash: it does not exist.")
@@ -243,7 +294,7 @@ class Writer:
             top = f"{TRASH}/{when}" if attempt == 1 else f"{TRASH}/{when}-{attempt}"
             directory = f"{top}/{parent}" if parent else top
             try:
-                if self._make_directories(directory):
+                if self._make_directories(directory, _OWNER):  # what was in a private directory stays private
                     self.flush()  # else the file's new place might be lost, and the file with it
                 self._fs.rename(source, self._checked(f"{directory}/{name}"), replace=False)
             except ExistsError:

@@ -456,7 +456,7 @@ class Sync:
                 result.failed.add(name)
                 continue
             above = parent(name)
-            if not self._make_parents(above, result):
+            if not self._make_parents(above, shown, result):
                 result.failed.add(name)
                 continue
             if present is not None and present.value != disk[name].value:
@@ -487,7 +487,8 @@ class Sync:
             rows.pop(name, None)
             del disk[name]
 
-    def _make_parents(self, path: str, result: Expected) -> bool:
+    def _make_parents(self, path: str, shown: dict[str, Shown], result: Expected) -> bool:
+        """Directories on the way are made as the folder has them, whether or not the run covers them."""
         missing = []
         while path and path not in result.disk:
             missing.append(path)
@@ -495,5 +496,7 @@ class Sync:
         if path and result.disk[path].value.kind != "d":
             return False
         for one in missing:
-            result.disk[one] = Version(Value("d", b"", 0o755), 0)
+            item = shown[one]
+            result.disk[one] = Version(item.value, 0)
+            result.rows[one] = Row(item.entry, item.dots, item.value)
         return True

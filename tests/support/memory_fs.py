@@ -348,8 +348,8 @@ class MemoryFileSystem:
         inode.ctime_ns = self._tick()
 
     @_call("mkdir")
-    def mkdir(self, path: str) -> None:
-        self._new(path, DIRECTORY, 0o755)
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        self._new(path, DIRECTORY, mode & 0o755)
 
     @_call("rmdir")
     def rmdir(self, path: str) -> None:

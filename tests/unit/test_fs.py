@@ -331,3 +331,10 @@ def test_memory_follows_links_on_the_way_as_real_disks_do() -> None:
     fs.put("/root/link", "../outside")
     write(fs, "/root/link/file", b"x")
     assert fs.get("/outside/file") == b"x"
+
+
+def test_nothing_is_below_a_link_that_leads_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    fs = RealFileSystem()
+    assert fs.stat(str(tmp_path / "loop" / "sub" / "f")) is None
+    assert fs.stat(str(tmp_path / "loop")) is not None

@@ -685,3 +685,59 @@ class TestOneFile:
         with pytest.raises(IntegrityError):
             restore_file(repository, site(target), tree, "d/x", "out")
         assert contents(target) == {"dir": None}
+
+
+class TestDatabases:
+    """Changes that SQLite keeps beside a database never meet another database."""
+
+    OLD, NEW = (b"SQLite format 3\0" + letter * 600 for letter in (b"a", b"b"))
+    WAL = b"\x37\x7f\x06\x82" + b"w" * 60
+
+    @pytest.mark.parametrize("delete_extra", [False, True])
+    def test_what_lies_beside_a_database_goes_with_it(self, folder: Folder, target: Path, delete_extra: bool) -> None:
+        folder.commit({"app.db": self.NEW, "new.db": self.NEW, "notes": b"text"})
+        target.mkdir()
+        before = {
+            "app.db": self.OLD,
+            "app.db-wal": self.WAL,
+            "app.db-shm": b"s",
+            "new.db-wal": self.WAL,
+            "notes": b"other text",
+            "notes-wal": b"of the user's",
+        }
+        for name, data in before.items():
+            (target / name).write_bytes(data)
+        result = run(folder, target, overwrite=True, delete_extra=delete_extra)
+        assert not result.errors
+        expected: dict[str, bytes] = {"app.db": self.NEW, "new.db": self.NEW, "notes": b"text"}
+        if delete_extra:
+            assert result.deleted == 1
+            assert trash(target) == before
+        else:
+            expected["notes-wal"] = before.pop("notes-wal")
+            assert result.extra == ["notes-wal"]
+            assert trash(target) == before
+        assert contents(target) == expected
+        assert result.trashed == len(before)
+
+    def test_one_that_the_snapshot_does_not_hold_goes_whole(self, folder: Folder, target: Path) -> None:
+        folder.commit({"f": b"x"})
+        target.mkdir()
+        before = {"app.db": self.OLD, "app.db-wal": self.WAL}
+        for name, data in before.items():
+            (target / name).write_bytes(data)
+        result = run(folder, target, overwrite=True, delete_extra=True)
+        assert not result.errors
+        assert trash(target) == before
+        assert result.trashed == 2
+
+    def test_a_single_file_does_not_replace_one_in_use(self, folder: Folder, target: Path) -> None:
+        folder.commit({"app.db": self.NEW})
+        target.mkdir()
+        (target / "app.db").write_bytes(self.OLD)
+        (target / "app.db-wal").write_bytes(self.WAL)
+        repository = open_repository(folder.bucket)
+        repository.refresh()
+        with pytest.raises(LocalError, match="is in use or was not closed"):
+            restore_file(repository, site(target), repository.current().tree, "app.db", "app.db")
+        assert (target / "app.db").read_bytes() == self.OLD

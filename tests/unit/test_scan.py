@@ -533,3 +533,25 @@ def test_the_scan_tells_the_difference_between_two_trees(
     expected += [f"~{path}" for path in old.keys() & new.keys() if old[path] != new[path]]
     assert changes(world.accept()) == sorted(expected)
     assert all(directory.clean for directory in world.scan().values())
+
+
+def test_a_root_whose_rows_were_all_announced_to_go_may_be_empty() -> None:
+    world = World(["a", "d/b"])
+    world.accept()
+    for path in (b"", b"d"):
+        rows = world.state.directory(path)[1].values()
+        world.state.stage(path, [replace(row, dots=()) for row in rows], None)
+    world.state.promote()
+    world.fs.remove(f"{ROOT}/a")
+    world.fs.remove(f"{ROOT}/d")
+    assert changes(world.scan()) == ["-a", "-d", "-d/b"]
+
+
+def test_a_root_is_not_empty_where_a_directory_without_dots_held_something() -> None:
+    world = World(["d/e/b"])
+    world.accept()
+    world.state.stage(b"", [replace(row, dots=()) for row in world.state.directory(b"")[1].values()], None)
+    world.state.promote()
+    world.fs.remove(f"{ROOT}/d")
+    with pytest.raises(RefusedError, match="is empty, but it held files before"):
+        world.scan()

@@ -442,3 +442,17 @@ def test_each_flush_is_needed(omitted: str, monkeypatch: pytest.MonkeyPatch) -> 
     fs.lose_power(lambda n: 0)
     complete = fs.tree("/root").get("new/deep/file") == b"created" and fs.get("/root/old") == b"replaced"
     assert not complete
+
+
+def test_the_trash_is_for_its_owner_only(place: Place) -> None:
+    fs, root, writer = place
+    writer.make_directory("a/b")
+    expected = make(fs, f"{root}/a/b/f")
+    writer.remove("a/b/f", expected, WHEN)
+    for path in (".buckia-trash", f".buckia-trash/{WHEN}", f".buckia-trash/{WHEN}/a/b"):
+        entry = fs.stat(f"{root}/{path}")
+        assert entry is not None
+        assert entry.mode & 0o777 == 0o700
+    entry = fs.stat(f"{root}/a/b")
+    assert entry is not None
+    assert entry.mode & 0o777 != 0o700
