@@ -68,10 +68,12 @@ def init_command(entry: str | None, check: bool, **values: Any) -> int:
     name = entry or bucket.bucket_name
     config = BuckiaConfig({name: bucket.placed(name, Path())})
     path = config.save(settings.config or ".buckia")
-    BuckiaConfig.from_file(path)
+    config = BuckiaConfig.from_file(path)
     warn(settings, bucket.warnings)
     if not settings.json and not settings.quiet:
         out(f"Wrote {path} (bucket entry '{name}'). It is never uploaded.")
+        for root in config[name].mapping():
+            out(f"It syncs {root.local} with {f'the folder {root.folder}' if root.folder else 'the whole bucket'}.")
     found = _try(settings, path, name) if check and bucket.provider not in _NEED_NO_CHECK else None
     if settings.json:
         out_json({"path": str(path), "bucket": name, "check": found})

@@ -184,7 +184,11 @@ class BuckiaClient:
         session = self._session
         where = str(Path(target).expanduser().absolute())
         session.keep_apart(where, session.folder())
-        with session.counted() as traffic, session.reading() as repository, session.threads(waiting=True) as executor:
+        with (
+            session.counted() as traffic,
+            session.reading() as repository,
+            session.threads(requests=self.config.max_workers) as executor,
+        ):
             tree, name = history.resolve(repository, snapshot)
             site = session.site(where, executor, session.progress(progress_callback))
             result = restore(repository, site, tree, options)
@@ -344,7 +348,7 @@ class BuckiaClient:
 
         target = Path(local).expanduser().absolute()
         session = self._session
-        with session.reading() as repository, session.threads(waiting=True) as executor:
+        with session.reading() as repository, session.threads(requests=self.config.max_workers) as executor:
             site = session.site(str(target.parent), executor, session.progress(None))
             restore_file(repository, site, history.resolve(repository, "latest")[0], remote, target.name)
 

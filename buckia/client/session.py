@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from buckia.client import runtime
@@ -34,6 +36,7 @@ from buckia.sync.factory import BackendConfig, create_sync_backend
 if TYPE_CHECKING:
     from buckia.engine.restoreplan import Site
 
+_log = logging.getLogger(__name__)
 _MOUNTED = "Is the disk mounted that it lies on?"
 _NEAR = ("local", "memory")
 """Providers without latency: more threads than processors would only be in each other's way."""
@@ -130,14 +133,12 @@ class Session:
         yield traffic
 
     @contextmanager
-    def threads(self, *, waiting: bool = False) -> Iterator[runtime.Threads]:
-        """A worker pool for one operation: as wide as there are processors, or for work that mostly waits for the
-        network, as configured.
+    def threads(self, *, requests: int = 0) -> Iterator[runtime.Threads]:
+        """A worker pool for one operation: as wide as there are processors, or as the requests over a network for which
+        its work waits.
         """
-        width = runtime.processors()
-        if waiting and self.config.provider not in _NEAR:
-            width = max(width, self.config.max_workers)
-        pool = runtime.Threads(width)
+        near = self.config.provider in _NEAR
+        pool = runtime.Threads(runtime.processors() if near else max(runtime.processors(), requests))
         try:
             yield pool
         finally:
@@ -204,28 +205,21 @@ class Session:
         self, root: MappedRoot, options: SyncOptions, callback: ProgressCallback | None, *, write: bool
     ) -> Iterator[Workspace]:
         """A local root and its folder. With ``write`` a local bucket that never was there is made."""
-        local = self._root(root)
-        directory = self._state_directory(local, root.folder)
-        state_root = os.path.dirname(os.path.realpath(directory))
-        if state_root == local:
-            raise RefusedError(
-                f"The directory {local} is where the local state lies.",
-                hint="Sync another directory, or set BUCKIA_STATE_DIR.",
-            )
-        filters = Filters(
-            include=options.include_pattern,
-            exclude=options.exclude_pattern,
-            sync_paths=options.sync_paths or None,
-            never=os.path.relpath(state_root, local) if _within(state_root, local) else None,
-        )
         settings = self.settings(options)
         with (
+            self._place(root, write=write) as (local, directory),
             _naming_state(directory),
             State.open(directory, machine=machine_id()) as state,
             self._repository(root.folder, state, options.max_workers) as repository,
             self.threads() as executor,
-            self.threads(waiting=True) as fetchers,
+            self.threads(requests=options.max_workers) as fetchers,
         ):
+            filters = Filters(
+                include=options.include_pattern,
+                exclude=options.exclude_pattern,
+                sync_paths=options.sync_paths or None,
+                never=_below(os.path.dirname(os.path.realpath(directory)), local),
+            )
             self._check_location(local, root.folder, known=state.folder_object() is not None, write=write)
             yield Workspace(
                 repository=repository,
@@ -242,25 +236,37 @@ class Session:
                 fold=fold_insensitive if self.files.case_insensitive(local) else None,
             )
 
-    def _root(self, root: MappedRoot) -> str:
-        """The real path of a local root, which is made where the configuration names one that is not there yet."""
+    @contextmanager
+    def _place(self, root: MappedRoot, *, write: bool) -> Iterator[tuple[str, str]]:
+        """The real path of a local root, and the directory of its state. A root that the configuration names and that
+        is not there yet is made, or without ``write`` looked at as an empty one that is nowhere.
+        """
         path = Path(root.local).expanduser().absolute()
-        if not path.exists() and os.path.isdir(self._state_directory(os.path.realpath(path), root.folder)):
+        local = os.path.realpath(path)
+        state = self._state_directory(local, root.folder)
+        if not path.exists() and os.path.isdir(state):
             raise RefusedError(f"The directory {path} is gone, but it was synced before.", hint=_MOUNTED)
-        if (
-            not path.exists()
-            and self.location is None
-            and root.local not in (Path("."),)
-            and path.parent.is_dir()
-            and root.folder
-        ):
+        if not path.exists() and self.location is None and root.folder and path.parent.is_dir():
+            if any(entry.is_file() for entry in path.parent.iterdir()):
+                _log.warning("%s was not there yet; the files beside it in %s are not synced", path, path.parent)
+            if not write:
+                with TemporaryDirectory(prefix="buckia-") as nowhere:
+                    empty = os.path.join(nowhere, "root")
+                    os.mkdir(empty)
+                    yield self.files.real_path(empty), os.path.join(nowhere, "state", "root")
+                return
             try:
-                path.mkdir(parents=True)
+                path.mkdir()
             except OSError as error:
                 raise LocalError(f"Cannot create the directory {path}: {error.strerror}.") from error
         if not path.is_dir():
             raise UsageError(f"“{root.local}” is no directory.", hint="Name a directory that exists.")
-        return self.files.real_path(str(path))
+        if os.path.dirname(os.path.realpath(state)) == local:
+            raise RefusedError(
+                f"The directory {local} is where the local state lies.",
+                hint="Sync another directory, or set BUCKIA_STATE_DIR.",
+            )
+        yield self.files.real_path(str(path)), state
 
     def _state_directory(self, local: str, folder: str) -> str:
         env = dict(os.environ)
@@ -325,6 +331,10 @@ def _naming_state(directory: str) -> Iterator[None]:
     except (RollbackError, ForkError) as error:
         error.hint = f"{error.hint} It lies in {directory}."
         raise
+
+
+def _below(path: str, directory: str) -> str | None:
+    return os.path.relpath(path, directory) if _within(path, directory) else None
 
 
 def _within(path: str, directory: str) -> bool:

@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PrivateAttr,
     SecretStr,
     ValidationError,
@@ -195,7 +196,7 @@ class BucketConfig(BaseModel):
     sync_rules: Annotated[tuple[dict[str, str], ...], BeforeValidator(_one_or_many)] = ()
 
     delete_orphaned: bool = False
-    max_workers: Workers = checks.WORKERS_DEFAULT
+    max_workers: Workers = Field(default_factory=checks.default_workers)
     retries: Retries = checks.RETRIES_DEFAULT
     limit_up: ByteRate | None = None
     limit_down: ByteRate | None = None
@@ -233,9 +234,8 @@ class BucketConfig(BaseModel):
         except ValidationError as error:
             # A misspelt key explains a missing one, so it comes first.
             details = error.errors(include_input=False, include_url=False)
-            problems = [
-                _problem(detail) for detail in sorted(details, key=lambda one: one["type"] != "extra_forbidden")
-            ]
+            details.sort(key=lambda one: one["type"] != "extra_forbidden")
+            problems = [_problem(one) for one in details if one["type"] != "default_factory_not_called"]
         raise BucketConfigError(problems)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,8 @@ ChecksumAlgorithm = Literal["sha256", "md5", "sha1", "blake3"]
 """The digest that is recorded for each file; the identity of content is BLAKE3 always."""
 
 WORKERS_DEFAULT = 8
+_WORKERS_FAR = 16
+"""Where requests wait for the network more than for anything else."""
 WORKERS_MAX = 1024
 RETRIES_DEFAULT = 6
 RETRIES_MAX = 100
@@ -31,6 +33,11 @@ PATTERN_CHARACTERS_MAX = 4096
 
 _BYTE_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(|[kmgt]i?)b?(?:/s)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def default_workers(entry: Mapping[str, Any]) -> int:
+    """How many workers a bucket entry has that does not say."""
+    return WORKERS_DEFAULT if entry.get("provider") in ("local", "memory") else _WORKERS_FAR
 
 
 def check_workers(value: object) -> int:

@@ -71,13 +71,10 @@ class _Job:
 class Transfer:
     """Requests to one bucket, with retries, in the foreground or on threads.
 
-    ``random`` returns numbers in [0, 1). ``cancelled`` is asked before every attempt and while waiting: when it
-    returns true the work ends with `CancelledError` (it may also raise one itself). Any thread may call; close it, or
-    use it as a context manager.
+    At most ``workers`` requests are in flight, those in the foreground included. ``random`` returns numbers in [0, 1).
+    ``cancelled`` is asked before every attempt and while waiting: when it returns true the work ends with
+    `CancelledError` (it may also raise one itself). Any thread may call; close it, or use it as a context manager.
     """
-
-    budget_bytes = 48 << 20
-    """Bytes in flight beyond which a submission waits; a single larger item passes alone."""
 
     def __init__(
         self,
@@ -90,7 +87,12 @@ class Transfer:
         cancelled: Callable[[], bool],
     ) -> None:
         self.backend = backend
+        self.budget_bytes = max(48, 3 * workers) << 20
+        """Bytes in flight beyond which a submission waits; a single larger item passes alone. Three packs are enough
+        for most lines; whoever asks for many workers has the memory for more.
+        """
         self._workers = workers
+        self._slots = threading.BoundedSemaphore(workers) if workers else nullcontext()
         self._retries = retries
         self._clock = clock
         self._random = random
@@ -219,7 +221,7 @@ class Transfer:
         while True:
             check()
             try:
-                with self._limits.get(verb, nullcontext()):
+                with self._limits.get(verb, nullcontext()), self._slots:
                     return call()
             except Transient as error:
                 if error.throttled and self.backend.pacer is not None:

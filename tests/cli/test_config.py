@@ -381,3 +381,9 @@ def test_any_text_is_read_or_refused(text: str, text_format: str) -> None:
 )
 def test_json_reads_as_json_says(value: object) -> None:
     assert parse(json.dumps({"x": value}), name="t", text_format="json").values == {"x": value}
+
+
+@pytest.mark.parametrize(("provider", "workers"), [("local", 8), ("s3", 16), ("b2", 16), ("bunny", 16), ("linode", 16)])
+def test_workers_are_the_providers_unless_they_are_given(provider: str, workers: int) -> None:
+    assert BucketConfig(provider=provider, bucket_name="b").options().max_workers == workers
+    assert BucketConfig(provider=provider, bucket_name="b", max_workers=3).options().max_workers == 3

@@ -25,6 +25,7 @@ from buckia.cli import COMMANDS, cli
 from buckia.cli.options import common_options
 from buckia.config import BucketConfig, BuckiaConfig
 from buckia.config.bucket import ALIASES
+from buckia.config.options import default_workers
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -268,7 +269,8 @@ def test_the_configuration_page_names_every_key_once_and_no_other() -> None:
 def test_the_configuration_page_states_the_defaults() -> None:
     text = section(reference("configuration.md"), "Every key of a bucket entry")
     stated = {names(row[0])[0]: row[2] for row in rows(text) if len(row) == 4}
-    for key in ("delete_orphaned", "conflict_resolution", "max_workers", "checksum_algorithm"):
+    assert names(stated["max_workers"]) == [str(default_workers({"provider": name})) for name in ("local", "s3")]
+    for key in ("delete_orphaned", "conflict_resolution", "checksum_algorithm"):
         assert names(stated[key]) == [yaml.safe_dump(BucketConfig.model_fields[key].default).split("\n")[0]], key
     required = {key for key, default in stated.items() if default == "required"}
     assert required == {key for key, info in BucketConfig.model_fields.items() if info.is_required()}

@@ -210,6 +210,31 @@ def test_p_every_command_finds_the_folder_of_a_mapped_root(
     assert buckia("status", "--json").json["in_sync"] is True
 
 
+def test_p_a_root_that_is_not_there_yet_is_planned_as_empty_and_made_by_the_sync(
+    world: World, buckia: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.base)
+    monkeypatch.setenv("BUCKIA_STATE_DIR", str(world.base / "state"))
+    Path("other").mkdir()
+    Path("other/file").write_text("1")
+    assert buckia("sync", "other", "--to", "bucket/f").code == 0
+    before = tree_of(world.base / "state")
+    Path(".buckia").write_text("b: {provider: local, bucket_name: bucket, folders: [f], paths: [notes]}\n")
+    outcome = buckia("sync", "--dry-run")
+    assert (outcome.code, "no directory" in outcome.err) == (2, True)  # a typo or a disk that is not mounted
+
+    Path("notes").mkdir()
+    Path("notes/mine").write_text("not synced")
+    outcome = buckia("sync", "--dry-run")
+    assert (outcome.code, "file" in outcome.out) == (0, True)
+    assert "the files beside it" in outcome.err
+    assert not Path("notes/f").exists()
+    assert tree_of(world.base / "state") == before
+
+    assert buckia("sync").code == 0
+    assert tree_of(Path("notes")) == {"f/file": b"1", "mine": b"not synced"}
+
+
 def test_o_a_device_name_that_no_record_can_hold(world: World, buckia: Run) -> None:
     a = world.device("a")
     a.write("file", "1")

@@ -462,3 +462,16 @@ def test_reading_within_reading_cannot_block_itself() -> None:
         for outer in transfer.map_get(requests):
             total += len(outer) + sum(map(len, transfer.map_get(requests)))
     assert total == 4 * 500
+
+
+def test_requests_in_the_foreground_count_among_the_workers() -> None:
+    bucket = Crowded(meet=2)
+    bucket.objects["a"] = b"1"
+    bucket._modified["a"] = 0.0
+    with make(bucket, workers=2) as transfer:
+        threads = [threading.Thread(target=transfer.get, args=("a",)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert bucket.most == 2
