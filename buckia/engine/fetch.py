@@ -8,7 +8,7 @@ file says of its chunks: they may be tiny, or repeat without end.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 
@@ -35,6 +35,11 @@ PIECE_BYTES = 1 << 20
 """A chunk that repeats is written in pieces of about this size."""
 RESERVE_BYTES = 16 << 20
 """What a large file must leave free on the disk, for what the file system keeps of it and for everybody else."""
+
+
+def room_for(sizes: Sequence[int]) -> int:
+    """Bytes that must be free before files of these sizes are staged: with a large one among them, the reserve too."""
+    return sum(sizes) + (RESERVE_BYTES if max(sizes, default=0) > WINDOW_BYTES else 0)
 
 
 @dataclass(frozen=True, slots=True)

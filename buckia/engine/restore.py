@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from buckia.core.directory import lookup
 from buckia.core.manifest import FileContent, Kind, Subtree, current
 from buckia.engine.compare import PERMISSIONS
-from buckia.engine.fetch import Fetcher, Wanted
+from buckia.engine.fetch import Fetcher, Wanted, room_for
 from buckia.engine.history import to_path
 from buckia.engine.restoreplan import Directory, Found, Item, RestorePlan, RestorePlanner, Site
 from buckia.errors import IntegrityError, LocalError, NotFoundError, RefusedError, UsageError
@@ -53,9 +53,11 @@ def restore(repository: Repository, site: Site, tree: Subtree, options: RestoreO
     plan = RestorePlanner(repository, site, options.paths).run(tree, base)
     result = RestoreResult(unchanged=plan.unchanged, root=tree.content_hash.hex(), dry_run=options.dry_run)
     result.errors += plan.failures
-    need, free = sum(item.size for item in plan.writes), site.files.free_bytes(base)
-    if need > free:
-        shortage = f"The restore to {site.target} needs {need} bytes, {free} are free."
+    sizes = [item.size for item in plan.writes]
+    need, free = sum(sizes), site.files.free_bytes(base)
+    if (room := room_for(sizes)) > free:
+        kept = f", of which {room - need} are to stay free" if room > need else ""
+        shortage = f"The restore to {site.target} needs {need} bytes, {free} are free{kept}."
         if not options.dry_run:
             raise DiskFullError(shortage, hint="Nothing was written. Make room, or restore fewer paths.")
         result.warnings.append(shortage)

@@ -18,6 +18,7 @@ from buckia.core.ids import BlobType, content_hash
 from buckia.core.manifest import FileContent, Kind, Subtree, Version
 from buckia.core.record import pack_key
 from buckia.engine.context import Progress
+from buckia.engine.fetch import RESERVE_BYTES
 from buckia.engine.restore import RestoreOptions, restore, restore_file
 from buckia.engine.restoreplan import Site
 from buckia.engine.work import Inline
@@ -34,6 +35,7 @@ from buckia.events import RestoreResult
 from buckia.local.disk import RealFileSystem
 from buckia.local.fs import DiskFullError
 from buckia.local.state import Row
+from buckia.store.reader import WINDOW_BYTES
 from tests.support.repositories import PREFIX, Folder, Link, noise, open_repository
 
 NUMBERS = iter(range(10**6))
@@ -288,6 +290,21 @@ class TestTarget:
         assert not target.exists()
         result = run(folder, target, dry_run=True)
         assert "needs 3 bytes" in result.warnings[0]
+
+    def test_no_room_for_what_is_to_stay_free(
+        self, folder: Folder, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A large file that would fail at the reserve is refused before anything is written; small ones need none."""
+        size = WINDOW_BYTES + 1
+        folder.commit({"large": bytes(size)})
+        free = size + 3 + RESERVE_BYTES - 1
+        monkeypatch.setattr(RealFileSystem, "free_bytes", lambda self, path: free)
+        with pytest.raises(DiskFullError, match=f"{free} are free, of which {RESERVE_BYTES} are to stay free"):
+            run(folder, target)
+        assert not target.exists()
+        assert not run(folder, target, "a", "d").errors
+        free += 1
+        assert run(folder, target, overwrite=True).restored == 1
 
 
 class TestOverwrite:
