@@ -17,7 +17,6 @@ from buckia.core.manifest import Subtree, decode_directory, summarise
 from buckia.core.pack import decode_rows
 from buckia.core.record import (
     PackRef,
-    Record,
     Snapshot,
     check_folder,
     decode_record,
@@ -65,6 +64,8 @@ _BLOBS_PER_STEP = 512
 
 _OBJECTS_AHEAD = 3
 """So many objects are checked at a time; as many again as the transfer's budget allows are being read."""
+
+_MISNAMED = "it names a record of another device or number than it says"
 
 Check = Callable[[bytes], Report]
 
@@ -173,6 +174,9 @@ class _Verification:
         self._follow(known)
         for linked in self._records.values():
             self._check_knowledge(linked)
+        for tip in self._tips():
+            if self._is_misnamed(tip):
+                self._note(self._key(tip_key(*tip)), "malformed", _MISNAMED)
         if failure is not None and not self._found:
             self._note(self._key("journal/"), "malformed", failure.message)
         ordered = in_causal_order(self._records.values())
@@ -196,7 +200,7 @@ class _Verification:
                 yield Linked(named[item.key][2], decode_record(data), data)
 
     def _follow(self, known: dict[ObjectId, Linked]) -> None:
-        """All records that are named, from the tips on."""
+        """All records that are named, from the tips on; one that is whole is looked for where it belongs."""
         wanted: list[Named] = [(device, *tip) for device, tip in self._repo.ledger.tips().items()]
         wanted += [*self._tips(), *self._without_tips()]
         done: set[ObjectId] = set()
@@ -205,13 +209,14 @@ class _Verification:
             if name in done:
                 continue
             done.add(name)
-            key = self._key(record_key(device, seq, name))
             linked = known.get(name)
             if linked is not None:
+                device, seq = linked.record.device, linked.record.seq
                 self._records[name] = linked
-                wanted += _names(linked.record)
+                wanted += linked.record.named
             else:
                 wanted += [before for before in self._listed_records() if before[0] == device and before[1] < seq]
+            key = self._key(record_key(device, seq, name))
             if not self._is_there(key):
                 self._note(key, "missing", "the history names it").snapshots.update(_if_snapshot(linked))
             elif linked is not None and self._listed[key] != len(linked.data):
@@ -238,10 +243,16 @@ class _Verification:
 
     def _check_knowledge(self, linked: Linked) -> None:
         record, knowledge = linked.record, linked.record.knowledge
-        named = [self._records[name] for _, _, name in _names(record) if name in self._records]
+        key = self._key(record_key(record.device, record.seq, linked.id))
+        if any(map(self._is_misnamed, record.named)):
+            self._note(key, "malformed", _MISNAMED)
+        named = [self._records[name] for _, _, name in record.named if name in self._records]
         if any(knowledge.get(device, 0) < seq for one in named for device, seq in one.record.knowledge.items()):
-            key = self._key(record_key(record.device, record.seq, linked.id))
             self._note(key, "malformed", "it names a record that knows more than it does itself")
+
+    def _is_misnamed(self, named: Named) -> bool:
+        linked = self._records.get(named[2])
+        return linked is not None and (linked.record.device, linked.record.seq) != named[:2]
 
     # ---- packs
 
@@ -421,12 +432,6 @@ class _Verification:
                 if not result.damaged:
                     result.damaged.append(Damage("unreadable", self._key("journal/"), error.message))
             result.files, result.root = tree.files, tree.content_hash.hex()
-
-
-def _names(record: Record) -> list[Named]:
-    """The records that a record names."""
-    before = [] if record.prev is None else [(record.device, record.seq - 1, record.prev)]
-    return [*before, *record.vector]
 
 
 def _if_snapshot(linked: Linked | None) -> list[ObjectId]:

@@ -376,6 +376,23 @@ class TestRecords:
         result = check(folder.bucket)
         assert damage_of(result, key).kind == "malformed"
 
+    @pytest.mark.parametrize("wrong", ["device", "number", "tip"])
+    def test_one_that_names_another_as_what_it_is_not(self, folder: Folder, wrong: str) -> None:
+        """Whoever lies is named, and the record that it lies about is not: that one is where it belongs."""
+        other = Folder(folder.bucket, "other").commit({"z": b"z"})
+        device, seq = other.record.device, other.record.seq
+        named = (device, seq + 5, other.id) if wrong == "number" else (DeviceId(b"d" * 16), seq, other.id)
+        key = PREFIX + tip_key(*named)
+        if wrong == "tip":
+            folder.bucket.objects[key] = bytes(other.id)
+        else:
+            linked = folder.commit({"a": b"1"})
+            key = replace_record(folder, linked, linked.snapshot, vector=(named,))
+        for read_data in (False, True):
+            (damage,) = check(folder.bucket, read_data=read_data).damaged
+            assert (damage.object, damage.kind) == (key, "malformed")
+            assert "names a record of another device or number" in damage.reason
+
     def test_sums_that_are_not_those_of_the_tree(self, folder: Folder) -> None:
         linked = folder.commit({"a": b"123"})
         body = linked.snapshot
