@@ -8,12 +8,13 @@ from buckia.core import canonical
 from buckia.core.ids import BlobId, DeviceId, ObjectId
 from buckia.core.manifest import Subtree
 from buckia.errors import FormatError
+from buckia.local.ledger import APPLIED
 from buckia.local.state import State
 
 _BYTES_MAX = 16 << 20
 _CONFLICTS = "conflicts"
 _CHANGES = "changes"
-_APPLIED = (int, bytes, bytes, int, int, list, list)
+_FIELDS = (int, bytes, bytes, int, int, list, list)
 _TIP = (bytes, int, bytes)
 
 
@@ -44,12 +45,12 @@ def load_applied(state: State, scope: str) -> Applied | None:
     """The state that was last applied completely in this scope; None where it is not known, or rows were changed by
     another run since.
     """
-    data = state.get_value(f"applied:{scope}")
+    data = state.get_value(APPLIED + scope)
     if data is None:
         return None
     try:
         value = canonical.decode(data, size_max=_BYTES_MAX)
-        changes, node, content, files, size, tips, heads = canonical.fields(value, _APPLIED, "applied state")
+        changes, node, content, files, size, tips, heads = canonical.fields(value, _FIELDS, "applied state")
         if changes != _changes(state):
             return None
         for tip in tips:
@@ -70,7 +71,7 @@ def save_applied(state: State, scope: str, applied: Applied) -> None:
     tips: list[canonical.Value] = [[device, seq, record] for device, (seq, record) in sorted(applied.tips.items())]
     heads: list[canonical.Value] = [*applied.heads]
     value = canonical.encode([_changes(state), tree.id, tree.content_hash, tree.files, tree.bytes, tips, heads])
-    state.set_value(f"applied:{scope}", value)
+    state.set_value(APPLIED + scope, value)
 
 
 def load_conflicts(state: State) -> dict[str, tuple[str, ...]]:
