@@ -25,6 +25,7 @@ DEVICE_NAME_BYTES_MAX = 64
 RECORD_PACKS_MAX = 1 << 16
 INLINE_ROWS_BYTES_MAX = 1 << 20
 FOLDER_NAME_BYTES_MAX = 1024
+FOLDER_BYTES_MAX = 2 * FOLDER_NAME_BYTES_MAX
 
 FEATURES: frozenset[str] = frozenset()
 """The features that this version knows."""
@@ -191,7 +192,7 @@ def check_folder(data: Buffer, name: str) -> None:
 
     ``UnsupportedFormatError`` for another version, chunker or suite, ``IntegrityError`` for another folder's object.
     """
-    value = canonical.decode(data, size_max=2 * FOLDER_NAME_BYTES_MAX)
+    value = canonical.decode(data, size_max=FOLDER_BYTES_MAX)
     if not isinstance(value, list) or value[:1] != [_FOLDER[0]]:
         raise FormatError("The folder object is not one of buckia's.")
     if value[1:4] != list(_FOLDER[1:]):

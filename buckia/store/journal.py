@@ -138,21 +138,18 @@ class _Source:
             rest = rest[done:]
 
     def _single(self, named: Named) -> bytes | None:
-        """One object by its key; its size is asked for first, as nobody has listed it."""
+        """One object by its key; nobody has listed it, so its size is not known."""
         device, seq, record = named
         key = self.prefix + record_key(device, seq, record)
         try:
-            size = self.transfer.stat(key).size
-            if size > RECORD_BYTES_MAX:
-                raise FormatError(
-                    f"Record {seq} of device {device.hex()[:8]} has {size} bytes; no record has more than "
-                    f"{RECORD_BYTES_MAX}."
-                )
-            return self.transfer.get(key, 0, size)
+            data = self.transfer.get_whole(key, RECORD_BYTES_MAX, lambda data: object_id(data) == record)
         except ObjectNotFound:
             return None
-        except RangeNotSatisfiable as error:
-            raise _damaged(device, seq) from error
+        if data is None:
+            raise FormatError(
+                f"Record {seq} of device {device.hex()[:8]} has more than {RECORD_BYTES_MAX} bytes; no record has."
+            )
+        return data
 
     def _embedded(self, record: ObjectId) -> bytes | None:
         """A record whose object is missing, from a segment that embeds it."""

@@ -18,6 +18,7 @@ from buckia.core.merge import join, merge_trees
 from buckia.core.pack import BlobRow
 from buckia.core.record import (
     DEVICES_MAX,
+    FOLDER_BYTES_MAX,
     Ack,
     PackRef,
     Record,
@@ -32,6 +33,7 @@ from buckia.core.record import (
 from buckia.errors import (
     BuckiaError,
     CancelledError,
+    FormatError,
     IntegrityError,
     NotFoundError,
     ObjectNotFound,
@@ -184,7 +186,7 @@ class Repository:
             return
         key = self.prefix + folder_key()
         try:
-            data = bytes(self.transfer.get(key))
+            data = self._folder_object(key)
         except ObjectNotFound:
             if known is not None:
                 raise RollbackError(
@@ -199,7 +201,7 @@ class Repository:
         """The folder object where a first look found none: another device may be making it at this moment."""
         listed = {info.key for info in self.transfer.list(self.prefix)}
         if key in listed:
-            return bytes(self.transfer.get(key))
+            return self._folder_object(key)
         name = self.folder or "(top)"
         if listed:
             raise IntegrityError(f"Folder {name} is damaged: its `folder` object is missing while others exist.")
@@ -208,6 +210,12 @@ class Repository:
             raise NotFoundError(f"There is no folder {name} in {where}.", hint=_MISSING_FOLDER_HINT)
         data = encode_folder(self.folder)
         self.transfer.put(key, data)
+        return data
+
+    def _folder_object(self, key: str) -> bytes:
+        data = self.transfer.get_whole(key, FOLDER_BYTES_MAX, encode_folder(self.folder).__eq__)
+        if data is None:
+            raise FormatError(f"The folder object has more than {FOLDER_BYTES_MAX} bytes; none of buckia's has.")
         return data
 
     # ---- reading

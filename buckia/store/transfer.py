@@ -116,6 +116,10 @@ class Transfer:
         call = partial(self.backend.get, key, offset=offset, length=length, cached=cached)
         return self._attempts("get", call, self._check)
 
+    def get_whole(self, key: str, limit: int, is_whole: Callable[[bytes], bool]) -> bytes | None:
+        """`BaseSync.get_whole` with retries."""
+        return self._attempts("get", partial(self.backend.get_whole, key, limit, is_whole), self._check)
+
     def put(self, key: str, data: Buffer) -> ObjectInfo:
         """`BaseSync.put` with retries."""
         return self._attempts("put", partial(self.backend.put, key, data), self._check)
@@ -183,12 +187,13 @@ class Transfer:
         """Begins a put; ``data`` must not change until ``on_done``, which runs in a worker's thread and must not
         submit.
         """
-        arrived = None if on_done is None else lambda _: on_done()
-        self._submit("put", partial(self.backend.put, key, data), memoryview(data).nbytes, arrived)
 
-    def submit_get(self, key: str, offset: int, length: int, on_done: Callable[[bytes], None]) -> None:
-        """Begins a get; ``on_done`` runs in a worker's thread and must not submit."""
-        self._submit("get", partial(self.backend.get, key, offset=offset, length=length), length, on_done)
+        def work(check: Callable[[], None]) -> None:
+            self._attempts("put", partial(self.backend.put, key, data), check)
+            if on_done is not None:
+                on_done()
+
+        self._submit(work, memoryview(data).nbytes)
 
     def drain(self) -> None:
         """Waits until all submitted work has ended, then raises its first error, once."""
@@ -246,12 +251,7 @@ class Transfer:
 
     # Threads. `_changed` guards every attribute below it in `__init__`.
 
-    def _submit(self, verb: Verb, call: Callable[[], T], size: int, on_done: Callable[[T], None] | None) -> None:
-        def work(check: Callable[[], None]) -> None:
-            result = self._attempts(verb, call, check)
-            if on_done is not None:
-                on_done(result)
-
+    def _submit(self, work: Callable[[Callable[[], None]], None], size: int) -> None:
         if not self._workers:
             work(self._check)
             return

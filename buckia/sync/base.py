@@ -249,16 +249,33 @@ class BaseSync(ABC):
             self._count_bytes(downloaded=len(data))
             if not self.capabilities.range_get:
                 data = data[offset:][:length]
+        arrived = f"{self.location}: {key}: {len(data)} bytes arrived instead of {length}"
         if length is not None and len(data) < length:
             self._check_end(key, offset + length)
-            raise Transient(f"{self.location}: {key}: {len(data)} bytes arrived instead of {length}.")
+            raise Transient(f"{arrived}.")
         if length is not None and len(data) > length:
-            raise BucketError(
-                f"{self.location}: {key}: {len(data)} bytes arrived instead of {length}; it ignores ranges."
-            )
+            raise BucketError(f"{arrived}; it ignores ranges.")
         if offset and not data:
             raise RangeNotSatisfiable(f"{self.location}: {key} ends before byte {offset}.")
         return data
+
+    def get_whole(self, key: str, limit: int, is_whole: Callable[[bytes], bool]) -> bytes | None:
+        """Reads a small object in one request, of one with more than ``limit`` bytes no more; that one is ``None``.
+
+        Raises `ObjectNotFound`, and `Transient` for an answer that is not whole and shorter than the object.
+        """
+        check_key(key)
+        if not self.capabilities.range_get and self.stat(key).size > limit:
+            return None
+        try:
+            with self._request("get", key):
+                data = self._get(key, 0, limit + 1 if self.capabilities.range_get else None)
+        except RangeNotSatisfiable:  # an empty object has no first byte to ask for
+            data = b""
+        self._count_bytes(downloaded=len(data))
+        if len(data) <= limit and not is_whole(data) and self.stat(key).size > len(data):
+            raise Transient(f"{self.location}: {key} was cut short after {len(data)} bytes.")
+        return data if len(data) <= limit else None
 
     def stat(self, key: str) -> ObjectInfo:
         """Size and what else is known of an object, or `ObjectNotFound`."""
@@ -387,9 +404,7 @@ class BaseSync(ABC):
         return None
 
     def signed_url(self, key: str, expires: int) -> str:
-        """An address at which anybody can read the object for ``expires`` seconds. Raises `UsageError` where the
-        provider has none.
-        """
+        """An address at which anybody can read the object for ``expires`` seconds; `UsageError` where there is none."""
         check_key(key)
         raise UsageError(f"{self.location} has no signed URLs.")
 

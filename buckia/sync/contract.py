@@ -98,6 +98,17 @@ def refuses_ranges_beyond_the_end(fresh: Fresh) -> None:
         _raises(RangeNotSatisfiable, lambda: bucket.get(KEY, offset=11, length=0), "An empty range behind the end")
 
 
+def reads_small_objects_whole(fresh: Fresh) -> None:
+    """An object comes whole in one request, however small, unless it has more bytes than are wanted."""
+    with fresh() as bucket:
+        for size in (0, 1, 9, 10):
+            bucket.put(KEY, b"x" * size)
+            _same(bucket.get_whole(KEY, 10, lambda data: True), b"x" * size, f"An object of {size}")
+        bucket.put(KEY, b"x" * 11)
+        _same(bucket.get_whole(KEY, 10, lambda data: True), None, "A larger one")
+        _raises(ObjectNotFound, lambda: bucket.get_whole(KEY[:-1], 10, lambda data: True), "A missing one")
+
+
 def knows_what_is_missing(fresh: Fresh) -> None:
     """A get or stat of a key without an object raises ObjectNotFound, also when the key begins another one."""
     with fresh() as bucket:
@@ -255,6 +266,7 @@ ALL: tuple[Check, ...] = (
     readers_never_see_a_part,
     serves_ranges,
     refuses_ranges_beyond_the_end,
+    reads_small_objects_whole,
     knows_what_is_missing,
     lists_everything_once,
     lists_by_prefix,

@@ -35,9 +35,11 @@ class _Clock:
         """Nothing here has to wait."""
 
 
-def open_repository(bucket: BaseSync, *, workers: int = 0, create: bool = False) -> Repository:
+def open_repository(bucket: BaseSync, *, workers: int = 0, retries: int = 0, create: bool = False) -> Repository:
     """A folder as a new reader sees it: nothing is known yet."""
-    transfer = Transfer(bucket, workers=workers, retries=0, clock=_Clock(), random=lambda: 0.5, cancelled=lambda: False)
+    transfer = Transfer(
+        bucket, workers=workers, retries=retries, clock=_Clock(), random=lambda: 0.0, cancelled=lambda: False
+    )
     chance = random.Random(len(getattr(bucket, "objects", ())))
     repository = Repository(
         transfer, MemoryLedger(), FOLDER, random_bytes=chance.randbytes, now_ns=lambda: 1_700_000_000 * 10**9

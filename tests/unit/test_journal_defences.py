@@ -21,6 +21,7 @@ from buckia.core.ids import DeviceId, ObjectId, object_id
 from buckia.core.index import build_segment
 from buckia.core.record import (
     CHAIN_MAX,
+    FOLDER_BYTES_MAX,
     RECORD_BYTES_MAX,
     SEQ_MAX,
     Ack,
@@ -50,6 +51,7 @@ from buckia.store.journal import Linked, undominated
 from buckia.store.ledger import Ledger, MemoryLedger
 from buckia.store.repository import Repository
 from buckia.sync.base import ObjectInfo, Page
+from buckia.sync.faulty import Fault, FaultySync
 from buckia.sync.memory import MemorySync
 from tests.support.repositories import FOLDER, PREFIX, Folder, open_repository
 from tests.transfers import make
@@ -441,29 +443,70 @@ def test_a_device_takes_a_new_id_long_before_its_number_is_too_far_ahead(monkeyp
 # ---- sizes
 
 
-def test_a_record_that_is_too_large_is_not_fetched() -> None:
+def test_of_a_record_that_is_too_large_no_more_is_asked_for_than_one_may_have() -> None:
     bucket = Spy()
     Folder(bucket)
     named = (HIGH, 1, ObjectId(b"\xcd" * 32))
     bucket.objects[PREFIX + record_key(*named)] = bytes(RECORD_BYTES_MAX + 1)
     bucket.objects[PREFIX + tip_key(*named)] = bytes(named[2])
     reader = open_repository(bucket)
-    with pytest.raises(FormatError, match=f"Record 1 of device ffffffff has {RECORD_BYTES_MAX + 1} bytes"):
+    with pytest.raises(FormatError, match=f"Record 1 of device ffffffff has more than {RECORD_BYTES_MAX} bytes"):
         reader.refresh()
-    assert not [what for what in bucket.asked if what[0] == "get" and what[1] == PREFIX + record_key(*named)]
+    key = PREFIX + record_key(*named)
+    assert [what for what in bucket.asked if what[1] == key] == [("get", key, RECORD_BYTES_MAX + 1)]
 
 
-def test_no_more_of_a_record_is_asked_for_than_it_has() -> None:
+def test_a_single_record_costs_one_request() -> None:
+    """Its size is not asked for: the bucket sends as much as a record may have."""
     bucket = Spy()
     folder = Folder(bucket)
+    reader = open_repository(bucket)
+    reader.refresh()
     folder.commit({"x": b"1"})
+    bucket.asked.clear()
+    reader.refresh()
+    key = PREFIX + record_key(*own(folder))
+    assert bucket.asked == [("list", PREFIX + "tips/", None), ("get", key, RECORD_BYTES_MAX + 1)]
+
+
+def test_a_record_that_is_empty_is_damaged() -> None:
+    bucket = Spy()
+    folder = Folder(bucket)
+    bucket.objects[PREFIX + record_key(*own(folder))] = b""
+    with pytest.raises(IntegrityError, match="its bytes do not match its name"):
+        open_repository(bucket).refresh()
+
+
+def test_a_record_that_arrives_cut_short_is_asked_for_again() -> None:
+    with FaultySync(MemorySync()) as bucket:
+        open_repository(bucket, create=True)
+        folder = Folder(bucket.inner)  # type: ignore[arg-type]
+        device = own(folder)[0]
+        bucket.plan(Fault("get", "short", where=lambda key: f"journal/{device.hex()}" in key))
+        reader = open_repository(bucket, retries=1)
+        reader.refresh()
+        assert device in reader.ledger.tips()
+        assert bucket.traffic.requests.stat == 1
+
+
+def test_of_a_huge_folder_object_no_more_is_read_than_one_may_have() -> None:
+    bucket = Spy()
+    bucket.objects[PREFIX + "folder"] = bytes(10 * FOLDER_BYTES_MAX)
+    with pytest.raises(FormatError, match="none of buckia's has"):
+        open_repository(bucket)
+    assert bucket.asked == [("get", PREFIX + "folder", FOLDER_BYTES_MAX + 1)]
+
+
+def test_no_more_of_a_listed_record_is_asked_for_than_it_has() -> None:
+    bucket = Spy()
+    Folder(bucket)
     chain(bucket, MIDDLE, 30)
     reader = open_repository(bucket)
     bucket.asked.clear()
     reader.refresh()
-    fetched = {key: length for verb, key, length in bucket.asked if verb == "get" and "/journal/" in key}
-    assert fetched == {key: len(data) for key, data in bucket.objects.items() if "/journal/" in key}
-    assert len(fetched) == 32
+    fetched = {key: length for verb, key, length in bucket.asked if verb == "get" and MIDDLE.hex() in key}
+    assert fetched == {key: len(data) for key, data in bucket.objects.items() if f"journal/{MIDDLE.hex()}" in key}
+    assert len(fetched) == 30
 
 
 def test_listed_records_that_are_too_large_or_one_too_many_are_not_fetched_ahead() -> None:
@@ -524,7 +567,7 @@ def test_what_many_records_name_is_looked_for_once() -> None:
     bucket.asked.clear()
     reader.refresh()
     assert len(reader.journal.held_back) == 10
-    assert [verb for verb, key, _ in bucket.asked if key == PREFIX + record_key(*missing)] == ["stat"]
+    assert [verb for verb, key, _ in bucket.asked if key == PREFIX + record_key(*missing)] == ["get"]
     assert [key for verb, key, _ in bucket.asked if verb == "list"] == [PREFIX + "tips/", PREFIX + "segments/"]
 
 
