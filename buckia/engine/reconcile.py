@@ -10,6 +10,7 @@ import os
 
 from buckia.core.ids import DeviceId, ObjectId
 from buckia.core.manifest import Kind
+from buckia.core.record import CHAIN_MAX
 from buckia.engine import plan as acts
 from buckia.engine.applied import Applied, begin_change, load_applied, load_conflicts, save_applied
 from buckia.engine.compare import Change, DirectoryPlan, Edit, Path
@@ -125,10 +126,12 @@ class Sync:
         self._state = repo.current()
         heads = repo.journal.heads()
         self._heads = tuple(head.id for head in heads) if len(heads) > 1 else ()
-        for record in repo.journal.held_back:
-            self._plan.warnings.append(
-                f"Record {record.hex()[:12]} is not visible in the bucket yet; it is taken with a later sync."
-            )
+        for record in sorted(repo.journal.held_back):
+            if record in repo.journal.too_far:
+                reason = f"its number is more than {CHAIN_MAX} ahead, and no device writes so many records."
+            else:
+                reason = "it, or one that it names, cannot be found in the bucket. It is taken once they are there."
+            self._plan.warnings.append(f"Record {record.hex()[:12]} is left out: {reason}")
 
     # ---- Apply Cache
 

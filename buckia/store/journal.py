@@ -85,6 +85,7 @@ class _Source:
     known: Mapping[DeviceId, int]
     found: dict[ObjectId, bytes] = field(default_factory=dict)
     listed: set[str] = field(default_factory=set)
+    too_far: set[ObjectId] = field(default_factory=set)
     asked: bool = False
     searched: bool = False
 
@@ -94,6 +95,7 @@ class _Source:
         gap = seq - self.known.get(device, 0)
         if gap > CHAIN_MAX:
             log.warning("Device %s seems to be %d records ahead, which no device can be.", device.hex()[:8], gap)
+            self.too_far.add(record)
             return None
         if gap > GAP_MAX:
             self._take_segments()
@@ -181,6 +183,8 @@ class Journal:
         self._own_listed: list[tuple[int, ObjectId]] = []
         self.held_back: set[ObjectId] = set()
         """Records that are named somewhere and not visible yet, or depend on such a one."""
+        self.too_far: set[ObjectId] = set()
+        """Those of them that are not looked for: their numbers are further ahead than `CHAIN_MAX`."""
         self._ask_again()
 
     # ---- reading
@@ -278,7 +282,7 @@ class Journal:
         numbers = {(device, seq): record for device, (seq, record) in remembered.items()}
         source = _Source(self._transfer, self._ledger, self._prefix, self._fetch_segments, known)
         gathered: dict[ObjectId, Linked] = {}
-        self.held_back = set()
+        self.held_back, self.too_far = set(), source.too_far
         wanted: dict[Named, None] = {(device, seq, record): None for device, (seq, record) in tips.items()}
         done: set[Named] = set()
         outbox = self._ledger.outbox()
@@ -410,10 +414,7 @@ class Journal:
         name = object_id(data)
         self._transfer.put(self._prefix + record_key(record.device, record.seq, name), data)
         self._transfer.put(self._prefix + tip_key(record.device, record.seq, name), bytes(name))
-        older = set(self._own_listed)
-        own = self._ledger.tips().get(record.device)
-        if own is not None:
-            older.add(own)
+        older = {*self._own_listed, self._ledger.tips().get(record.device, (record.seq, name))}
         try:
             for seq, before in sorted(older):
                 if seq < record.seq:

@@ -53,6 +53,8 @@ from buckia.store.repository import Repository
 from buckia.sync.base import ObjectInfo, Page
 from buckia.sync.faulty import Fault, FaultySync
 from buckia.sync.memory import MemorySync
+from tests.support import fleet as fleets
+from tests.support.fleet import Fleet
 from tests.support.repositories import FOLDER, PREFIX, Folder, open_repository
 from tests.transfers import make
 
@@ -428,6 +430,23 @@ def test_a_number_too_far_ahead_is_held_back_without_a_request(
         reader.refresh()
     assert reader.ledger.tips()[HIGH] == made[-1][1:]
     assert folder.repository.ledger.tips()
+
+
+def test_what_a_sync_says_of_records_that_it_leaves_out() -> None:
+    """That a later one takes them, where one can: a number that no device reaches is never looked for."""
+    fleet = Fleet(devices=1)
+    fleet.devices[0].files.put(f"{fleets.ROOT}/a", b"1")
+    assert fleet.sync(fleet.devices[0]).error is None
+    for device, seq in ((LOW, 1), (HIGH, CHAIN_MAX + 1)):
+        named = (device, seq, ObjectId(device * 2))
+        fleet.store.objects[fleets.PREFIX + tip_key(*named)] = bytes(named[2])
+    result = fleet.sync(fleet.devices[0]).result
+    assert result is not None
+    assert result.warnings == [
+        "Record 000000000000 is left out: it, or one that it names, cannot be found in the bucket. It is taken once "
+        "they are there.",
+        "Record ffffffffffff is left out: its number is more than 4194304 ahead, and no device writes so many records.",
+    ]
 
 
 def test_a_device_takes_a_new_id_long_before_its_number_is_too_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
