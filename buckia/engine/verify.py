@@ -14,7 +14,6 @@ from buckia.core.directory import referenced
 from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId
 from buckia.core.index import Location
 from buckia.core.manifest import Subtree, decode_directory, summarise
-from buckia.core.pack import decode_rows
 from buckia.core.record import (
     PackRef,
     Snapshot,
@@ -292,7 +291,7 @@ class _Verification:
         for pack, ref in self._packs.items():
             if ref.rows is None and pack not in self._lost:
                 try:
-                    decode_rows(self._repo.catalog.read_footer(pack, ref.size), size=ref.size)
+                    self._repo.catalog.read_footer(pack, ref.size)
                 except (IntegrityError, FormatError, RangeNotSatisfiable) as error:
                     self._note(self._key(pack_key(pack)), "corrupt", error.message)
 

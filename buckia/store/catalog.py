@@ -11,7 +11,7 @@ from functools import cached_property
 
 from buckia.core.ids import DeviceId, ObjectId, object_id
 from buckia.core.index import SEGMENT_BYTES_MAX, Index, Segment, build_segment, merge_segments
-from buckia.core.pack import TAIL_BYTES, footer_bytes, parse_tail
+from buckia.core.pack import TAIL_BYTES, decode_rows, footer_bytes, parse_tail
 from buckia.core.record import PackRef, Snapshot, decode_record, pack_key, parse_segment_key, segment_key
 from buckia.errors import BuckiaError, FormatError, IntegrityError, ObjectNotFound, RangeNotSatisfiable
 from buckia.store.journal import Linked
@@ -82,7 +82,7 @@ class Catalog:
         try:
             return self.footer(ref.id, ref.size)
         except (IntegrityError, FormatError, RangeNotSatisfiable) as error:
-            log.warning("%s", error.message)
+            log.warning("The footer of pack %s cannot be read: %s", ref.id.hex()[:12], error.message)
             return b""
 
     def footer(self, pack: ObjectId, size: int) -> bytes:
@@ -97,7 +97,9 @@ class Catalog:
         return rows
 
     def read_footer(self, pack: ObjectId, size: int) -> bytes:
-        """The footer rows of a pack from the bucket: one request, two for very many blobs."""
+        """The footer rows of a pack from the bucket: one request, two for very many blobs. Raises FormatError for what
+        is no footer of this pack.
+        """
         key = self._prefix + pack_key(pack)
         try:
             guess = min(size, _TAIL_GUESS_BYTES)
@@ -109,7 +111,9 @@ class Catalog:
                 end = self._transfer.get(key, size - need, need)
         except ObjectNotFound as error:
             raise IntegrityError(f"Pack {pack.hex()[:12]} is missing in the bucket.") from error
-        return bytes(end[len(end) - need : -TAIL_BYTES])
+        rows = end[len(end) - need : -TAIL_BYTES]
+        decode_rows(rows, size=size)
+        return rows
 
     def remember_footers(self, packs: Iterable[tuple[ObjectId, bytes]]) -> None:
         """Keep the footers of own packs whose rows are not in the record."""
@@ -260,7 +264,7 @@ class Catalog:
         if not force and not self.is_due():
             return False
         self.fetch_segments()
-        loose = [linked for linked in self._loose() if self._is_readable(linked)]
+        loose = [linked for linked in self._loose() if self._is_sure(linked)]
         if not loose or (not force and len(loose) < UNCOVERED_MAX):
             return False
         data, packs = self._built(loose)
@@ -280,14 +284,17 @@ class Catalog:
         self._replace(data, absorbed, packs)
         return True
 
-    def _is_readable(self, linked: Linked) -> bool:
-        """Whether all rows of a record's packs can be had. A segment says for ever what it says: where a pack could
-        only not be read now, its record stays outside.
+    def _is_sure(self, linked: Linked) -> bool:
+        """Whether all rows of a record's packs are sure. A segment says for ever what it says: where the record does
+        not hold them, only the device that made the pack puts them there, as no hash covers the end of a pack.
         """
         if not isinstance(linked.record.body, Snapshot):
             return True
         condemned = self._ledger.condemned()
-        return all(self._rows(ref) or ref.id in condemned for ref in linked.record.body.packs)
+        device = self._ledger.device()
+        own = device is not None and device[0] == linked.record.device
+        refs = [ref for ref in linked.record.body.packs if ref.rows is None]
+        return all(own if self._rows(ref) else ref.id in condemned for ref in refs)
 
     def _built(self, loose: list[Linked]) -> tuple[bytes, list[ObjectId]]:
         """A segment of these records, or where that were too large of half of them; and its packs."""

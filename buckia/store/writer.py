@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from buckia.core.codec import Compressor
+from buckia.core.codec import RAW, Compressor
 from buckia.core.ids import PUBLIC_ID_KEYS, BlobId, BlobType, Buffer, ObjectId, blob_id
 from buckia.core.pack import BLOBS_MAX, PackBuilder
-from buckia.core.record import PackRef, pack_key
+from buckia.core.record import INLINE_ROWS_BYTES_MAX, PackRef, pack_key
 from buckia.store.catalog import Catalog
 from buckia.store.ledger import Ledger
 from buckia.store.transfer import Transfer
@@ -23,7 +23,6 @@ ONE_PACK_BYTES_MAX = 4 << 20
 """A commit of less than this keeps nodes and chunks in one pack."""
 NODE_BYTES_MAX = 8 << 20
 """Nodes wait in memory for the end of the commit up to this size."""
-INLINE_ROWS_BYTES_MAX = 1 << 20
 LANES = 2
 LANES_FROM_BYTES = 8 << 20
 """From this size of a commit on, threads fill packs of their own."""
@@ -66,17 +65,21 @@ class PackWriter:
         """Store a blob unless it is known; its id. Thread-safe."""
         self._require_sound()
         name = blob_id(kind, raw, PUBLIC_ID_KEYS)
-        if not self._known(name):
+        if not self._known(kind, name, len(raw)):
             codec, payload = self._compressor().compress(raw)
             self._append(kind, codec, name, len(raw), payload)
         return name
 
-    def _known(self, name: BlobId) -> bool:
-        if name in self._new:
-            return True
-        if not self._condemned:
-            return name in self._catalog.index
-        return any(location.pack not in self._condemned for location in self._catalog.index.locations(name))
+    def _known(self, kind: BlobType, name: BlobId, raw_length: int) -> bool:
+        """Whether a blob need not be stored. A row that no hash covers may be damaged: one that says other things of
+        the blob than are true, or what no `Compressor` does, is no copy.
+        """
+        return name in self._new or any(
+            (row.kind, row.raw_length) == (kind, raw_length)
+            and (row.codec == RAW) == (row.length == raw_length)
+            and pack not in self._condemned
+            for pack, row in self._catalog.index.locations(name)
+        )
 
     def _compressor(self) -> Compressor:
         compressor: Compressor | None = getattr(self._local, "compressor", None)

@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from buckia.core.directory import entries, lookup
 from buckia.core.ids import BlobType, ObjectId, blob_id, object_id
 from buckia.core.index import build_segment
 from buckia.core.manifest import FileContent
-from buckia.core.pack import PackBuilder
+from buckia.core.pack import ROW_BYTES, TAIL_BYTES, PackBuilder, footer_bytes, parse_pack
 from buckia.core.record import Ack, Condemn, Record, encode_record, pack_key, segment_key
 from buckia.errors import AccessDenied, BucketError, IntegrityError, LocalError, RollbackError
 from buckia.local.ledger import DeviceLedger
@@ -175,9 +176,9 @@ def test_segments_that_do_not_fit_together_stay_apart(monkeypatch: pytest.Monkey
     assert len(list(fresh.catalog._loose())) < 16
 
 
-@pytest.mark.parametrize("damage", ["gone", "tail"])
+@pytest.mark.parametrize("damage", ["gone", "tail", "id"])
 def test_a_pack_that_comes_back_is_found_again(monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
-    """A segment that said it was gone would say so for ever."""
+    """A segment that said it was gone, or that it held other blobs, would say so for ever."""
     monkeypatch.setattr("buckia.store.writer.INLINE_ROWS_BYTES_MAX", 100)
     folder = Folder()
     folder.commit({"a": noise(5 << 20, 3), "z": b"1"})
@@ -188,6 +189,8 @@ def test_a_pack_that_comes_back_is_found_again(monkeypatch: pytest.MonkeyPatch, 
     whole = folder.bucket.objects.pop(pack)
     if damage == "tail":
         folder.bucket.objects[pack] = whole[:-1] + b"X"
+    if damage == "id":
+        folder.bucket.objects[pack] = flipped_bit(whole, len(whole) - 8 - 20, 0)
     other = Folder(folder.bucket, "other")
     for number in range(33):
         other.commit({f"n{number}": b"%d" % number})
@@ -195,13 +198,84 @@ def test_a_pack_that_comes_back_is_found_again(monkeypatch: pytest.MonkeyPatch, 
     folder.bucket.objects[pack] = whole
     fresh = open_repository(folder.bucket)
     fresh.refresh()
-    entry = lookup(fresh.nodes, fresh.current().tree.id, (b"a",))
+    assert contents(fresh, b"a") == noise(5 << 20, 3)
+
+
+def flipped_bit(data: bytes, place: int, bit: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+
+
+def contents(repo: Repository, name: bytes) -> bytes:
+    """A file's bytes, all of them from the bucket."""
+    entry = lookup(repo.nodes, repo.current().tree.id, (name,))
     assert entry is not None
     version = entry.versions[0]
     assert isinstance(version.content, FileContent)
-    blobs = [blob for blob, _ in chunks(fresh.nodes, version.content, version.size)]
-    found = [raw for piece in fresh.reader.plan(dict.fromkeys(blobs)) for _, raw in fresh.reader.fetch(piece)]
-    assert sum(map(len, found)) == 5 << 20
+    order = [blob for blob, _ in chunks(repo.nodes, version.content, version.size)]
+    found = {blob: raw for piece in repo.reader.plan(dict.fromkeys(order)) for blob, raw in repo.reader.fetch(piece)}
+    return b"".join(found[blob] for blob in order)
+
+
+@pytest.fixture
+def lone_footer(monkeypatch: pytest.MonkeyPatch) -> tuple[Folder, str, dict[bytes, bytes]]:
+    """A folder with one pack, whose rows are in no record; the pack's key, and what is in the folder."""
+    monkeypatch.setattr("buckia.store.writer.INLINE_ROWS_BYTES_MAX", 0)
+    folder = Folder()
+    files = {b"long": noise(100_000, 1), b"noise": noise(999, 2), b"text": b"text " * 300}
+    folder.commit({name.decode(): data for name, data in files.items()})
+    for key in keys(folder.bucket, "segments/"):
+        del folder.bucket.objects[key]
+    monkeypatch.undo()
+    (pack,) = keys(folder.bucket, "packs/")
+    return folder, pack, files
+
+
+def footer_bits(pack: bytes, *, ids: bool = True) -> Iterator[tuple[int, int]]:
+    """Every bit of footer and tail; of ids one of each byte, or none."""
+    start = len(pack) - footer_bytes(len(parse_pack(pack)))
+    for place in range(start, len(pack)):
+        is_id = 4 <= (place - start) % ROW_BYTES < 36 and place < len(pack) - TAIL_BYTES
+        if ids or not is_id:
+            yield from ((place, bit) for bit in ([place % 8] if is_id else range(8)))
+
+
+def test_a_flipped_bit_in_a_footer_that_no_hash_covers_is_an_error(
+    lone_footer: tuple[Folder, str, dict[bytes, bytes]],
+) -> None:
+    """A clear one, of whatever lay there; what is read all the same is as it was written."""
+    folder, pack, files = lone_footer
+    whole = folder.bucket.objects[pack]
+    for place, bit in footer_bits(whole):
+        folder.bucket.objects[pack] = flipped_bit(whole, place, bit)
+        fresh = open_repository(folder.bucket)
+        fresh.refresh()
+        errors: list[str] = []
+        for name, data in files.items():
+            try:
+                assert contents(fresh, name) == data
+            except IntegrityError as error:
+                errors.append(error.message)
+        assert errors, (place, bit)
+        assert all("is in no pack" in error or "damaged" in error for error in errors)
+
+
+def test_nothing_relies_on_what_a_flipped_footer_says(lone_footer: tuple[Folder, str, dict[bytes, bytes]]) -> None:
+    """Another device that has the same contents stores again what it could not read."""
+    folder, pack, files = lone_footer
+    before = dict(folder.bucket.objects)
+    stored = 0
+    for place, bit in footer_bits(before[pack], ids=False):
+        folder.bucket.objects = {**before, pack: flipped_bit(before[pack], place, bit)}
+        other = Folder(folder.bucket, "other")
+        try:
+            other.commit({f"{name.decode()} again": data for name, data in files.items()})
+        except IntegrityError:  # the folder's own node cannot be read, so there is nothing to build on
+            continue
+        fresh = open_repository(folder.bucket)
+        fresh.refresh()
+        assert {name: contents(fresh, name + b" again") for name in files} == files
+        stored += 1
+    assert stored > 20
 
 
 def test_a_segment_of_other_records_hides_nothing() -> None:
