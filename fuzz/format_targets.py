@@ -29,6 +29,7 @@ from buckia.core.pack import (
 from buckia.core.record import Record, Unknown, check_folder, decode_record, encode_folder, encode_record
 from buckia.errors import FormatError, IntegrityError, UnsupportedFormatError
 from fuzz.target import LawBroken, Structure, accepted, behind, law, target
+from tests.support.segments import rows_of_pack
 
 FOLDERS = ("", "photos", "d\u00e9j\u00e0 vu")
 """The folders as which the folder target reads its inputs."""
@@ -228,8 +229,8 @@ def _fuzz_checked(segment: Segment, data: bytes) -> None:
     law(all(location in segment.find_all(location.row.id) for location in locations), "every row is found")
     law(all(location.row.id in segment for location in locations), "every blob is contained")
     absent = ObjectId(bytes(31) + b"\1")
-    law((segment.find(BlobId(absent)) is None) == (BlobId(absent) not in segment), "containing is being found")
-    packs = {id: (size, segment.rows_of_pack(id)) for id, size in segment.packs}
+    law((not segment.find_all(BlobId(absent))) == (BlobId(absent) not in segment), "containing is being found")
+    packs = {id: (size, rows_of_pack(segment, id)) for id, size in segment.packs}
     try:
         built = build_segment(segment.records(), packs)
     except UnsupportedFormatError:

@@ -85,13 +85,6 @@ class Segment:
         """The embedded records, sorted by device and seq."""
         return list(self._records)
 
-    def find(self, id: BlobId) -> Location | None:
-        """Where a blob is; of several packs the largest."""
-        found = self.find_all(id)
-        if len(found) < 2:
-            return found[0] if found else None
-        return max(found, key=lambda location: (self.sizes[location.pack], location.pack))
-
     def find_all(self, id: BlobId) -> list[Location]:
         """Every place where a blob is."""
         found = []
@@ -100,14 +93,6 @@ class Segment:
             found.append(self._location(position))
             position += 1
         return found
-
-    def rows_of_pack(self, pack: ObjectId) -> bytes:
-        """The footer rows of a pack, in the pack's order; empty for a pack without rows here.
-
-        Reads all rows of the segment.
-        """
-        wanted = [index.to_bytes(4, "big") for index, (id, _) in enumerate(self.packs) if id == pack]
-        return _footer([_footer_row(id, rest) for id, index, rest in self._raw_rows() if index in wanted])
 
     def check(self) -> None:
         """Check all that the format promises about this segment. Takes a microsecond or two per row."""

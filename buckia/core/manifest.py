@@ -14,12 +14,12 @@ from typing import Any, NoReturn, cast
 from buckia.core import canonical
 from buckia.core.ids import DEVICE_ID_BYTES, ID_BYTES, BlobId, Buffer, DeviceId, Dot, content_hash
 from buckia.core.merkle import CUTS, INTEGER_MAX, LEVELS_MAX, NODE_BYTES_MAX, NODE_ITEMS_MAX, Cuts, check_cuts
+from buckia.core.record import SEQ_MAX
 from buckia.errors import FormatError, UnsupportedFormatError
 
 NAME_BYTES_MAX = 255
 TARGET_BYTES_MAX = 4096
 VERSIONS_MAX = 1024
-SEQ_MAX = 10**10 - 1
 CHUNK_BYTES_MAX = 16 * 1024 * 1024
 MODE_MAX = 0o7777
 DIGEST_BYTES = {1: 32, 2: 16, 3: 20, 4: 32}

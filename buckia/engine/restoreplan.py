@@ -83,7 +83,7 @@ class Item:
 
 @dataclass(slots=True)
 class Directory:
-    """A directory that shall be there. ``mode`` None: as it is; ``in_the_way`` is a file or link in its place."""
+    """A directory that shall be there. ``mode`` None: as it is; ``present`` may be a file or link in its place."""
 
     path: str
     mode: int | None

@@ -319,35 +319,6 @@ class Writer:
             if name.startswith(TEMPORARY) and not name.startswith(self._prefix):
                 self._fs.unlink(self._checked(f"{directory}/{name}" if directory else name))
 
-    def empty_trash(self, before: str) -> int:
-        """Delete for good what was put into the trash by runs named less than ``before``; how many files."""
-        removed = 0
-        where = safe_join(self._root, TRASH)
-        present = self._fs.stat(where)
-        if present is None or present.kind != DIRECTORY:
-            return 0
-        for name, kind, *_ in self._fs.scan(where):
-            if kind == DIRECTORY and name < before:
-                removed += self._delete_tree(f"{where}/{name}")
-        return removed
-
-    def _delete_tree(self, where: str) -> int:
-        removed = 0
-        pending = [(where, False)]
-        while pending:
-            path, emptied = pending.pop()
-            if emptied:
-                self._fs.rmdir(path)
-                continue
-            pending.append((path, True))
-            for name, kind, *_ in self._fs.scan(path):
-                if kind == DIRECTORY:
-                    pending.append((f"{path}/{name}", False))
-                else:
-                    self._fs.unlink(f"{path}/{name}")
-                    removed += 1
-        return removed
-
     def flush(self) -> None:
         """Return when all names that were made, moved or removed are on the disk."""
         for directory in sorted(self._unflushed):

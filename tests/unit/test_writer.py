@@ -260,18 +260,6 @@ def test_a_link_in_place_of_the_trash_is_not_followed(place: Place) -> None:
     assert stat(fs, f"{root}/file") == expected
 
 
-def test_the_trash_is_emptied_by_age(place: Place) -> None:
-    fs, root, writer = place
-    assert writer.empty_trash("2025") == 0
-    for when in ("20240101", "20240202", "20240303"):
-        fs.mkdir(f"{root}/d")
-        writer.remove("d/file", make(fs, f"{root}/d/file"), when)
-        fs.rmdir(f"{root}/d")
-    fs.symlink(root.encode(), f"{root}/.buckia-trash/20240101/link")
-    assert writer.empty_trash("20240303") == 3
-    assert names(fs, f"{root}/.buckia-trash") == ["20240303"]
-
-
 # --- directories ---
 
 
