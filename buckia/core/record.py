@@ -30,11 +30,6 @@ FOLDER_BYTES_MAX = 2 * FOLDER_NAME_BYTES_MAX
 FEATURES: frozenset[str] = frozenset()
 """The features that this version knows."""
 
-TIPS = "tips/"
-JOURNAL = "journal/"
-PACKS = "packs/"
-SEGMENTS = "segments/"
-
 _HEADER = b"BKJR\x01\x00\x00\x00"
 _FOLDER = ("buckia", 1, 1, 0)
 _NONE = type(None)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from buckia.core.ids import BlobId, DeviceId, ObjectId, object_id
+from buckia.core.ids import BlobId, ObjectId, object_id
 from buckia.core.index import Segment
 from buckia.core.pack import TAIL_BYTES, BlobRow, decode_rows, footer_bytes, parse_pack, verify_blobs
-from buckia.core.record import PackRef, decode_record
+from buckia.core.record import Named, PackRef, decode_record
 from buckia.errors import BuckiaError, FormatError, IntegrityError, ObjectNotFound, UnsupportedFormatError
-
-Named = tuple[DeviceId, int, ObjectId]
-"""Device, seq and hash of a record."""
 
 
 @dataclass(frozen=True, slots=True)

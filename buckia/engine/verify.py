@@ -15,6 +15,7 @@ from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId
 from buckia.core.index import Location
 from buckia.core.manifest import Subtree, decode_directory, summarise
 from buckia.core.record import (
+    Named,
     PackRef,
     Snapshot,
     check_folder,
@@ -29,7 +30,6 @@ from buckia.core.record import (
     tip_key,
 )
 from buckia.engine.check import (
-    Named,
     Report,
     check_decoded,
     check_pack,

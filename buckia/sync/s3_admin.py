@@ -31,16 +31,6 @@ _METADATA_NAME = re.compile("[A-Za-z0-9_.-]+")
 _KEPT = ("ContentType", "CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "StorageClass")
 
 
-def abort_uploads_rule(days: int = 7) -> dict[str, Any]:
-    """A lifecycle rule that ends uploads in parts that nobody has finished after so many days; no object goes by it."""
-    return {
-        "ID": "buckia-abort-uploads",
-        "Status": "Enabled",
-        "Filter": {"Prefix": ""},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days},
-    }
-
-
 def harm(rule: Mapping[str, Any]) -> str | None:
     """What a lifecycle rule would do to objects of a folder, as the end of a sentence; ``None``: nothing.
 

@@ -12,7 +12,6 @@ import pytest
 
 from buckia.errors import AccessDenied, BucketNotFound, RefusedError
 from buckia.sync.s3 import S3Options, S3Sync
-from buckia.sync.s3_admin import abort_uploads_rule
 from tests.servers import seaweed
 
 pytestmark = pytest.mark.slow
@@ -83,8 +82,14 @@ def test_cors_rules(bucket: S3Sync) -> None:
 
 def test_lifecycle_rules(bucket: S3Sync) -> None:
     assert bucket.admin.get_lifecycle() == []
-    bucket.admin.set_lifecycle([abort_uploads_rule()])
-    assert bucket.admin.get_lifecycle() == [abort_uploads_rule()]
+    harmless = {
+        "ID": "abort-uploads",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+    }
+    bucket.admin.set_lifecycle([harmless])
+    assert bucket.admin.get_lifecycle() == [harmless]
     harmful = {
         "ID": "old",
         "Status": "Enabled",
@@ -93,7 +98,7 @@ def test_lifecycle_rules(bucket: S3Sync) -> None:
     }
     with pytest.raises(RefusedError):
         bucket.admin.set_lifecycle([harmful])
-    assert bucket.admin.get_lifecycle() == [abort_uploads_rule()]
+    assert bucket.admin.get_lifecycle() == [harmless]
     bucket.admin.set_lifecycle([harmful], force=True)
     assert bucket.admin.get_lifecycle() == [harmful]
     bucket.admin.set_lifecycle([])

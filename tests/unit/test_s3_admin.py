@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from buckia.errors import AccessDenied, BucketError, ObjectNotFound, RefusedError, UsageError
-from buckia.sync.s3_admin import S3Admin, abort_uploads_rule, harm
+from buckia.sync.s3_admin import S3Admin, harm
 from buckia.sync.s3_errors import Where
 from buckia.sync.s3_presets import PRESETS
 
@@ -132,7 +132,7 @@ def test_where_a_rule_reaches(where: dict[str, Any], harmful: bool) -> None:
 def test_harmful_rules_are_refused_until_forced() -> None:
     api = Api()
     admin = _admin(api)
-    good, bad = abort_uploads_rule(3), _rule("logs/")
+    good, bad = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}}, _rule("logs/")
     with pytest.raises(RefusedError, match="rule r removes objects under “logs/”") as caught:
         admin.set_lifecycle([good, bad])
     assert "force" in (caught.value.hint or "")
