@@ -25,8 +25,10 @@ from buckia.store.repository import Repository
 
 SMALL_RANGE_BYTES = 4 << 20
 """Raw bytes of small files that are read together."""
-AHEAD = 8
-"""Windows and ranges that are under way at a time: with their packs' bytes some 10 MB each."""
+AHEAD_BYTES = 32 << 20
+"""Bytes of windows and ranges that are worked on at a time; what the transfer reads ahead for them comes on top."""
+SIDE_BY_SIDE_BYTES = 32 << 20
+"""Files of several chunks up to this size are written side by side, larger ones one after the other."""
 BATCH_FILES = 20_000
 """So many files of one chunk are looked up and grouped by pack at a time."""
 WINDOW_RUNS = 8192
@@ -99,7 +101,7 @@ class Fetcher:
         self._executor = executor
         self._sources = sources
         self._report = report
-        self._ahead = min(executor.width + 1, AHEAD)
+        self._ahead = executor.width + 1
         self.bytes_reused = 0
 
     def stage(self, wanted: Iterable[Wanted]) -> Generator[Fetched, None, None]:
@@ -110,7 +112,7 @@ class Fetcher:
         medium: list[Wanted] = []
         for item in wanted:
             content, size = item.version.content, item.version.size
-            if not isinstance(content, FileContent) or not size or size > WINDOW_BYTES:
+            if not isinstance(content, FileContent) or not size or size > SIDE_BY_SIDE_BYTES:
                 yield self._stage_other(item)
             elif content.depth:
                 medium.append(item)
@@ -141,8 +143,8 @@ class Fetcher:
                 yield Fetched(item, None, f"no pack that a record names holds its chunk {blob.hex()[:12]}")
 
         # Reading and opening is for the workers; so many small files are written faster by one thread than by several.
-        small = self._ranges(by_chunk, SMALL_RANGE_BYTES)
-        for blobs in in_order(self._executor, self._fetch, small, self._ahead):
+        read = self._repo.reader.read_ahead(self._ranges(by_chunk, SMALL_RANGE_BYTES))
+        for blobs in in_order(self._executor, self._open, read, self._ahead, cost=_opened_bytes, budget=AHEAD_BYTES):
             for blob, found in blobs:
                 for item in by_chunk[blob]:
                     yield Fetched(item, None, found) if isinstance(found, str) else self._write(item, found)
@@ -169,10 +171,11 @@ class Fetcher:
             return None
         return raw if blob_id(BlobType.CHUNK, raw) == blob else None
 
-    def _fetch(self, piece: Range) -> list[tuple[BlobId, bytes | str]]:
-        """The blobs of a range; of those that cannot be had, the reason."""
+    def _open(self, read: tuple[Range, memoryview]) -> list[tuple[BlobId, bytes | str]]:
+        """The blobs of a range that was read; of those that cannot be had, the reason."""
+        piece, data = read
         try:
-            return list(self._repo.reader.fetch(piece))
+            return list(self._repo.reader.open(piece, data))
         except IntegrityError:
             found: list[tuple[BlobId, bytes | str]] = []
             for row in piece.rows:
@@ -188,14 +191,17 @@ class Fetcher:
             return Fetched(item, None, "its size is not what the snapshot says")
         return self._staged(item, lambda: [raw])
 
-    # ---- files of a few chunks, side by side
+    # ---- files of a few windows, side by side
 
     def _stage_medium(self, items: list[Wanted]) -> Iterator[Fetched]:
         def work(prepared: tuple[Wanted, Runs, dict[BlobId, tuple[str, int]], str]) -> Fetched:
-            item, window, offsets, reason = prepared
-            if reason:
-                return Fetched(item, None, reason)
-            return self._staged(item, lambda: _written_out(self._read(window, offsets)))
+            item, found, offsets, reason = prepared
+
+            def source() -> Iterator[bytes]:
+                self._require_room(item)
+                return (raw for window in _windows(found) for raw in _written_out(self._read(window, offsets)))
+
+            return Fetched(item, None, reason) if reason else self._staged(item, source)
 
         finely_cut: list[Wanted] = []
 
@@ -207,7 +213,14 @@ class Fetcher:
                 else:
                     yield found
 
-        yield from in_order(self._executor, work, prepared(), self._ahead)
+        yield from in_order(
+            self._executor,
+            work,
+            prepared(),
+            self._ahead,
+            cost=lambda found: min(found[0].version.size, WINDOW_BYTES),
+            budget=AHEAD_BYTES,
+        )
         yield from map(self._stage_other, finely_cut)
 
     def _prepare(self, item: Wanted) -> tuple[Wanted, Runs, dict[BlobId, tuple[str, int]], str]:
@@ -255,10 +268,13 @@ class Fetcher:
 
     def _chunks(self, item: Wanted) -> Iterator[bytes]:
         """The bytes of a file that fits on the disk. Raises LocalError right away if it does not."""
-        size, free = item.version.size, self._writer.free_bytes(item.directory)
-        if size + RESERVE_BYTES > free:
-            raise LocalError(f"It needs {size} bytes, {free} are free, of which {RESERVE_BYTES} are to stay free.")
+        self._require_room(item)
         return self._gathered(item)
+
+    def _require_room(self, item: Wanted) -> None:
+        size = item.version.size
+        if size > WINDOW_BYTES and size + RESERVE_BYTES > (free := self._writer.free_bytes(item.directory)):
+            raise LocalError(f"It needs {size} bytes, {free} are free, of which {RESERVE_BYTES} are to stay free.")
 
     def _gathered(self, item: Wanted) -> Iterator[bytes]:
         """A file's chunks in order, a window at a time: within it each pack is read once, whatever the order of the
@@ -270,20 +286,9 @@ class Fetcher:
         def read(window: Runs) -> Pieces:
             return self._read(window, offsets)
 
-        for pieces in in_order(self._executor, read, self._windows(item, content), self._ahead):
+        windows = _windows(runs(self._repo.nodes, content, item.version.size))
+        for pieces in in_order(self._executor, read, windows, self._ahead, cost=_window_bytes, budget=AHEAD_BYTES):
             yield from _written_out(pieces)
-
-    def _windows(self, item: Wanted, content: FileContent) -> Iterator[Runs]:
-        window: Runs = []
-        size = 0
-        for run in runs(self._repo.nodes, content, item.version.size):
-            window.append(run)
-            size += run[1]
-            if size >= WINDOW_BYTES or len(window) == WINDOW_RUNS:
-                yield window
-                window, size = [], 0
-        if window:
-            yield window
 
     def _local_offsets(self, item: Wanted, content: FileContent) -> dict[BlobId, tuple[str, int]]:
         """Which chunks lie where on disk: in a file of the same content, or in the version that this one replaces."""
@@ -316,8 +321,8 @@ class Fetcher:
                 if raw is not None:
                     blobs[blob] = raw
         missing = [blob for blob in lengths if blob not in blobs]
-        for piece in self._ranges(missing, 2 * WINDOW_BYTES):
-            for blob, raw in self._repo.reader.fetch(piece):
+        for piece, data in self._repo.reader.read_ahead(self._ranges(missing, 2 * WINDOW_BYTES)):
+            for blob, raw in self._repo.reader.open(piece, data):
                 if len(raw) != lengths[blob]:
                     raise _another_length(blob)
                 blobs[blob] = raw
@@ -333,6 +338,29 @@ class Fetcher:
             return None
         self.bytes_reused += length
         return raw
+
+
+def _windows(found: Iterable[tuple[BlobId, int, int]]) -> Iterator[Runs]:
+    """A file's chunks, as many at a time as are gathered."""
+    window: Runs = []
+    size = 0
+    for run in found:
+        window.append(run)
+        size += run[1]
+        if size >= WINDOW_BYTES or len(window) == WINDOW_RUNS:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _window_bytes(window: Runs) -> int:
+    return sum(length for _, length, _ in window)
+
+
+def _opened_bytes(read: tuple[Range, memoryview]) -> int:
+    piece, data = read
+    return len(data) + sum(row.raw_length for row in piece.rows)
 
 
 def _written_out(pieces: Pieces) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ that cannot be read, or that shows an older state or a fork, raises. Paths are l
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -338,14 +337,9 @@ class _Verification:
 
     def _read(self, objects: Iterable[_Object]) -> Iterator[tuple[_Object, bytes | BuckiaError]]:
         """The bytes of objects, read ahead within the transfer's budget; of one that went away meanwhile, the error."""
-        pending = deque(objects)
-        while pending:
-            requests = [(item.key, 0, item.size) for item in pending]
-            try:
-                for data in self._repo.transfer.map_get(requests):
-                    yield pending.popleft(), data
-            except (ObjectNotFound, RangeNotSatisfiable) as error:
-                yield pending.popleft(), error
+        wanted = list(objects)
+        read = self._repo.transfer.map_get((item.key, 0, item.size) for item in wanted)
+        yield from zip(wanted, read, strict=True)
 
     def _take(self, item: _Object, report: Report) -> None:
         self._progress.advance(item.size, "verifying", item.key)

@@ -68,15 +68,29 @@ class Inline:
 
 
 def in_order(
-    executor: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int | None = None
+    executor: Executor,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    ahead: int | None = None,
+    *,
+    cost: Callable[[Item], int] = lambda item: 0,
+    budget: int = 0,
 ) -> Iterator[Result]:
-    """The results of work on items, in their order, with up to ``ahead`` pieces begun before they are asked for."""
+    """The results of work on items, in their order, with up to ``ahead`` pieces begun before they are asked for, which
+    together cost no more than the ``budget`` unless it is a single one.
+    """
     bound = ahead if ahead is not None else 2 * executor.width
     begun: deque[Promise[Result]] = deque()
+    costs: deque[int] = deque()
     try:
         for item in items:
+            costs.append(cost(item))
+            while begun and sum(costs) > budget:
+                costs.popleft()
+                yield begun.popleft().result()
             begun.append(executor.submit(work, item))
             if len(begun) >= bound:
+                costs.popleft()
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

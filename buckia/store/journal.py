@@ -34,7 +34,6 @@ from buckia.errors import (
     FormatError,
     IntegrityError,
     ObjectNotFound,
-    RangeNotSatisfiable,
     RollbackError,
     UnsupportedFormatError,
 )
@@ -128,16 +127,10 @@ class _Source:
             if parsed[1] not in wanted and info.size <= room:
                 wanted[parsed[1]] = (info.key, info.size, parsed[2])
                 room -= info.size
-        rest = list(wanted.values())
-        while rest:
-            done = 0
-            try:
-                for data in self.transfer.map_get((key, 0, size) for key, size, _ in rest):
-                    self.found[rest[done][2]] = data
-                    done += 1
-            except (ObjectNotFound, RangeNotSatisfiable):
-                done += 1
-            rest = rest[done:]
+        read = self.transfer.map_get((key, 0, size) for key, size, _ in wanted.values())
+        for (_, _, record), data in zip(wanted.values(), read, strict=True):
+            if not isinstance(data, BucketError):
+                self.found[record] = data
 
     def _single(self, named: Named) -> bytes | None:
         """One object by its key; nobody has listed it, so its size is not known."""

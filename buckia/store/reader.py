@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from buckia.core.index import Location
 from buckia.core.merkle import NODE_BYTES_MAX
 from buckia.core.pack import BlobRow, decode_rows, parse_pack, read_blob
 from buckia.core.record import pack_key
-from buckia.errors import FormatError, IntegrityError, ObjectNotFound, RangeNotSatisfiable
+from buckia.errors import BucketError, FormatError, IntegrityError, ObjectNotFound, RangeNotSatisfiable
 from buckia.store.catalog import Catalog
 from buckia.store.ledger import Ledger
 from buckia.store.transfer import Transfer
@@ -65,14 +65,32 @@ class BlobReader:
         return [wanted for pack, rows in by_pack.items() for wanted in ranges(pack, rows.values())]
 
     def fetch(self, wanted: Range) -> list[tuple[BlobId, bytes]]:
-        """Read a range and open its blobs; a damaged copy is replaced by another one where there is one.
-
-        Raises IntegrityError naming the pack if a blob cannot be had.
-        """
+        """`read_ahead` and `open` of one range."""
         try:
             data = self._read(wanted)
         except (ObjectNotFound, RangeNotSatisfiable):
             data = memoryview(b"")
+        return self.open(wanted, data)
+
+    def read_ahead(self, wanted: Iterable[Range]) -> Iterator[tuple[Range, memoryview]]:
+        """The bytes of ranges, in order, as many on their way as the transfer makes at a time; none of a range that is
+        not there.
+        """
+        pending = deque[Range]()
+
+        def requests() -> Iterator[tuple[str, int, int]]:
+            for piece in wanted:
+                pending.append(piece)
+                yield self._prefix + pack_key(piece.pack), piece.start, piece.end - piece.start
+
+        for data in self._transfer.map_get(requests(), cached=True):
+            yield pending.popleft(), memoryview(b"" if isinstance(data, BucketError) else data)
+
+    def open(self, wanted: Range, data: memoryview) -> list[tuple[BlobId, bytes]]:
+        """The blobs of a range that was read; a damaged copy is replaced by another one where there is one.
+
+        Raises IntegrityError naming the pack if a blob cannot be had.
+        """
         blobs: list[tuple[BlobId, bytes]] = []
         for row in wanted.rows:
             start = row.offset - wanted.start

@@ -22,7 +22,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from buckia.errors import BucketError, CancelledError, Transient, UsageError
+from buckia.errors import (
+    BucketError,
+    CancelledError,
+    ObjectNotFound,
+    RangeNotSatisfiable,
+    Transient,
+    UsageError,
+)
 from buckia.sync.base import BaseSync, Buffer, ObjectInfo, Verb
 
 BACKOFF_MIN = 0.5
@@ -168,18 +175,23 @@ class Transfer:
         """`BaseSync.upload_file` with retries of each of its requests."""
         return self.backend.upload_file(local_path, key, attempt=self.attempt)
 
-    def map_get(self, requests: Iterable[tuple[str, int, int | None]]) -> Iterator[bytes]:
-        """The bytes of each (key, offset, length), in order, read ahead within the budget.
+    def map_get(
+        self, requests: Iterable[tuple[str, int, int | None]], *, cached: bool = False
+    ) -> Iterator[bytes | ObjectNotFound | RangeNotSatisfiable]:
+        """The bytes of each (key, offset, length), in order, read ahead within the budget; or why there are none.
 
-        A length of ``None`` (to the end) is for small objects, as it is not counted.
-
-        An error is raised in its place. Several of these may be open at a time: each holds at least one request in
-        flight.
+        A length of ``None`` (to the end) is for small objects, as it is not counted. Any other error is raised in its
+        place. Several of these may be open at a time: each holds at least one request in flight. Whoever has one open
+        must not submit.
         """
-        return self._ordered(
-            (length or 0, "get", partial(self.backend.get, key, offset=offset, length=length))
-            for key, offset, length in requests
-        )
+
+        def get(key: str, offset: int, length: int | None) -> bytes | ObjectNotFound | RangeNotSatisfiable:
+            try:
+                return self.backend.get(key, offset=offset, length=length, cached=cached)
+            except (ObjectNotFound, RangeNotSatisfiable) as error:
+                return error
+
+        return self._ordered((request[2] or 0, "get", partial(get, *request)) for request in requests)
 
     # In the background.
 

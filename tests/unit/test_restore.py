@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from buckia.core import canonical
 from buckia.core.chunker import kernel
 from buckia.core.ids import BlobType, content_hash
 from buckia.core.manifest import FileContent, Kind, Subtree, Version
+from buckia.core.pack import parse_pack
 from buckia.core.record import pack_key
 from buckia.engine.context import Progress
 from buckia.engine.fetch import RESERVE_BYTES
@@ -36,7 +38,9 @@ from buckia.local.disk import RealFileSystem
 from buckia.local.fs import DiskFullError
 from buckia.local.state import Row
 from buckia.store.reader import WINDOW_BYTES
+from buckia.sync.memory import MemorySync
 from tests.support.repositories import PREFIX, Folder, Link, noise, open_repository
+from tests.transfers import PATIENCE
 
 NUMBERS = iter(range(10**6))
 
@@ -305,6 +309,60 @@ class TestTarget:
         assert not run(folder, target, "a", "d").errors
         free += 1
         assert run(folder, target, overwrite=True).restored == 1
+
+
+class Meeting(MemorySync):
+    """Reads of ``held`` objects are answered only once ``most`` of them wait."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.held: set[str] = set()
+        self._most = most
+        self._waiting = 0
+        self._met = threading.Event()
+        self._count_lock = threading.Lock()
+
+    def _get(self, key: str, offset: int, length: int | None) -> bytes:
+        if key in self.held:
+            with self._count_lock:
+                self._waiting += 1
+                if self._waiting == self._most:
+                    self._met.set()
+            assert self._met.wait(PATIENCE), f"{self._waiting} of {self._most} reads are in flight"
+        return super()._get(key, offset, length)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "pack_bytes", "most"),
+    [
+        (40, 40_000, 64 << 10, 12),
+        (8, 700_000, 64 << 10, 12),
+        (2, 5_000_000, 64 << 10, 12),
+        (1, 9_000_000, 64 << 10, 12),
+        (12, 5_000_000, 16 << 20, 8),
+    ],
+    ids=["one chunk", "one window", "a few windows", "many windows", "large packs"],
+)
+def test_as_many_reads_are_in_flight_as_there_are_workers(
+    target: Path, monkeypatch: pytest.MonkeyPatch, count: int, size: int, pack_bytes: int, most: int
+) -> None:
+    """Whatever the sizes of files and packs are: only latency would tell the difference."""
+    monkeypatch.setattr("buckia.store.writer.PACK_BYTES_TARGET", pack_bytes)
+    monkeypatch.setattr("buckia.store.writer.ONE_PACK_BYTES_MAX", 0)
+    monkeypatch.setattr("buckia.engine.fetch.SIDE_BY_SIDE_BYTES", 8 << 20)
+    bucket = Meeting(most)
+    files = {f"f{number}": noise(size, number) for number in range(count)}
+    Folder(bucket).commit(files)
+    packs = {key: data for key, data in bucket.objects.items() if "/packs/" in key}
+    bucket.held = {key for key, data in packs.items() if any(row.kind == BlobType.CHUNK for row in parse_pack(data))}
+    repository = open_repository(bucket, workers=most)
+    repository.refresh()
+    executor = Threads(most)
+    result = restore(repository, site(target, executor=executor), repository.current().tree, RestoreOptions())
+    executor.close()
+    repository.transfer.close()
+    assert not result.errors
+    assert contents(target) == files
 
 
 class TestOverwrite:

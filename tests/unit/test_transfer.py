@@ -421,13 +421,23 @@ def test_map_get_asks_for_nothing_that_is_far_ahead() -> None:
         assert len(asked) <= 6
 
 
-def test_map_get_raises_an_error_in_its_place_and_goes_on_with_others() -> None:
+def test_map_get_says_in_its_place_what_is_not_there_and_goes_on() -> None:
     bucket = MemorySync()
     bucket.put("a", b"x")
     with make(bucket, workers=2) as transfer:
-        results = transfer.map_get([("a", 0, 1), ("none", 0, 1), ("a", 0, 1)])
+        kinds = [type(found) for found in transfer.map_get([("none", 0, 1), ("a", 0, 2), ("a", 0, 1)])]
+        assert kinds == [ObjectNotFound, RangeNotSatisfiable, bytes]
+
+
+def test_map_get_raises_an_error_in_its_place_and_goes_on_with_others() -> None:
+    with (
+        FaultySync(MemorySync(), [Fault("get", "error", nth=2, error=AccessDenied("no"))]) as bucket,
+        make(bucket, workers=1) as transfer,
+    ):
+        bucket.put("a", b"x")
+        results = transfer.map_get([("a", 0, 1)] * 3)
         assert next(results) == b"x"
-        with pytest.raises(ObjectNotFound):
+        with pytest.raises(AccessDenied):
             next(results)
         transfer.submit_put("b", b"y")
         transfer.drain()
