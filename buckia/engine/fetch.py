@@ -112,12 +112,12 @@ class Fetcher:
         medium: list[Wanted] = []
         for item in wanted:
             content, size = item.version.content, item.version.size
-            if not isinstance(content, FileContent) or not size or size > SIDE_BY_SIDE_BYTES:
-                yield self._stage_other(item)
-            elif content.depth:
+            if isinstance(content, FileContent) and content.depth and 0 < size <= SIDE_BY_SIDE_BYTES:
                 medium.append(item)
-            else:
+            elif isinstance(content, FileContent) and not content.depth and 0 < size <= WINDOW_BYTES:
                 single.append(item)
+            else:
+                yield self._stage_other(item)
             if len(single) + len(medium) >= BATCH_FILES:
                 yield from self._stage_single(single)
                 yield from self._stage_medium(medium)
