@@ -222,7 +222,7 @@ class BuckiaClient:
         ):
             work.repository.open()
             work.repository.refresh()
-            site = session.site(work.root, work.fetchers or work.executor, work.progress)
+            site = session.site(work.root, work.fetchers or work.executor, work.progress, work.state.owner)
             site.rows = lambda path: work.state.directory(path)[1]
             result = restore(work.repository, site, tree, replace(options, overwrite=True))
         result.snapshot, result.traffic = name, traffic

@@ -23,7 +23,7 @@ from buckia.errors import BucketNotFound, ForkError, LocalError, RefusedError, R
 from buckia.events import ProgressCallback, Requests, Traffic
 from buckia.local.disk import RealFileSystem
 from buckia.local.filters import Filters
-from buckia.local.paths import fold_insensitive
+from buckia.local.paths import OWNER_LETTERS, fold_insensitive
 from buckia.local.state import State, machine_id, state_directory
 from buckia.location import Location
 from buckia.store.ledger import Ledger, MemoryLedger
@@ -118,13 +118,18 @@ class Session:
         """A progress report that also notices a request to stop."""
         return Progress(callback, check=self.cancellation.check)
 
-    def site(self, target: str, executor: Executor, progress: Progress) -> Site:
-        """A directory to restore to."""
+    def site(self, target: str, executor: Executor, progress: Progress, owner: str | None = None) -> Site:
+        """A directory to restore to. ``owner`` names temporary files; by default that is whoever restores this folder
+        there.
+        """
         from buckia.engine.restoreplan import Site
 
-        when = datetime.fromtimestamp(self.clock.now_ns() // 10**9, UTC).strftime("%Y-%m-%dT%H%M%SZ")
-        token = runtime.random_bytes(6).hex()
-        return Site(self.files, target, executor, kernel(self.kernel_name), token, when, progress)
+        now_ns = self.clock.now_ns()
+        when = datetime.fromtimestamp(now_ns // 10**9, UTC).strftime("%Y-%m-%dT%H%M%SZ")
+        if owner is None:
+            owner = os.path.basename(self._state_directory(os.path.realpath(target), self.folder()))[:OWNER_LETTERS]
+        token = owner + runtime.random_bytes(6).hex()
+        return Site(self.files, target, executor, kernel(self.kernel_name), token, when, progress, now_ns=now_ns)
 
     @contextmanager
     def counted(self) -> Iterator[Traffic]:

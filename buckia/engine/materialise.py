@@ -68,7 +68,8 @@ class Materialiser:
         self._work = workspace
         self._nodes = workspace.repository.nodes
         self._tree = tree
-        self._writer = Writer(workspace.files, workspace.root, token=workspace.random_bytes(6).hex())
+        token = workspace.state.owner + workspace.random_bytes(6).hex()
+        self._writer = Writer(workspace.files, workspace.root, token=token)
         self._when = datetime.fromtimestamp(workspace.clock.now_ns() // 10**9, UTC).strftime("%Y-%m-%dT%H%M%SZ")
         self._sources = LocalSources()
         self._conflicts = load_conflicts(workspace.state)

@@ -73,7 +73,7 @@ class Sync:
             self._listed = repo.journal.list_tips()
         if write:
             self._take_identity()
-        for directory in scan(work.files, work.root, work.state, work.filters):
+        for directory in scan(work.files, work.root, work.state, work.filters, work.started_ns):
             if directory.exists:
                 work.disk_paths[directory.path] = directory.disk_path
             else:

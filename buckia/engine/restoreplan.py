@@ -22,6 +22,7 @@ from buckia.engine.history import to_path
 from buckia.engine.work import Executor, in_order
 from buckia.errors import FormatError, IntegrityError, LocalError, NotFoundError
 from buckia.events import Failure
+from buckia.local.folder import is_leftover
 from buckia.local.fs import DIRECTORY, SYMLINK, DiskEntry, FileSystem, Stat
 from buckia.local.paths import (
     TEMPORARY,
@@ -58,6 +59,8 @@ class Site:
     when: str
     progress: Progress = field(default_factory=Progress)
     rows: Rows | None = None
+    now_ns: int = 0
+    """When the restore began: temporary files of others that nobody has touched for long are removed."""
 
     def disk(self, relative: str) -> str:
         """The absolute path of something below the target; ``""`` is the target."""
@@ -256,7 +259,8 @@ class RestorePlanner:
         for raw in self._site.files.scan(self._site.disk(visit.disk_path)) if visit.exists else ():
             entry = DiskEntry(*raw)
             if entry.name.startswith(TEMPORARY):
-                leftovers.append(entry.name)
+                if is_leftover(entry, self._site.token, self._site.now_ns):
+                    leftovers.append(entry.name)
             elif not ours(entry.name, top=not visit.path):
                 found[self._folded(entry.name)] = entry
         if leftovers:

@@ -21,6 +21,7 @@ from buckia.local.fs import DIRECTORY, FILE, SPECIAL, SYMLINK, DiskEntry, FileSy
 from buckia.local.paths import (
     DEPTH_MAX,
     IGNORE_FILE,
+    OWNER_LETTERS,
     PATH_BYTES_MAX,
     TEMPORARY,
     bucket_name,
@@ -34,6 +35,7 @@ _MAPPED = 1 << 31
 _IGNORE_FILE_BYTES_MAX = 1 << 20
 _SETTLED_NS = 50_000_000
 _SETTLED_COARSE_NS = 2_000_000_000
+_ABANDONED_NS = 24 * 3600 * 10**9
 _ROOT_DEVICE = "root device"
 _MOUNTED = "Is the disk mounted that it lies on?"
 
@@ -76,13 +78,19 @@ class ScannedDirectory:
     """Of ``skipped``, known also where the directory is clean."""
     leftovers: list[str] = field(default_factory=list)
     """Temporary files of runs that were cut off."""
+    looked_at_again: bool = False
+    """Temporary files of other runs are here, which may be under way: the next scan is to see whether they still are.
+    """
     salt: bytes = b""
 
     def fingerprint(self, rows: Iterable[Row]) -> bytes | None:
         """What to store beside ``rows``, the directory's new rows, once the disk is as they say.
 
-        None if that cannot be known from their stats. What is on disk but has no row makes the next scan look again.
+        None if that cannot be known from their stats, or the next scan is to look again. What is on disk but has no
+        row makes it look again too.
         """
+        if self.looked_at_again:
+            return None
         rows = list(rows)
         covered = {entry[0] for entry, _ in self.changed} | self.unchanged.keys()
         entries = [entry for entry in self.entries if entry[0] not in covered and entry[0] not in self.leftovers]
@@ -96,6 +104,15 @@ class ScannedDirectory:
         mapped = any(row.kind == Kind.DIRECTORY and not _own_name(row) for row in rows)
         flags = self.skipped_count | (_MAPPED if mapped else 0)
         return _fingerprint(entries, self.salt) + flags.to_bytes(4)
+
+
+def is_leftover(entry: DiskEntry, token: str, now_ns: int) -> bool:
+    """Whether a temporary file may be removed by the run that names its own with ``token``.
+
+    That is one of the same owner, whose earlier runs are over, or one that nobody has touched for a day.
+    """
+    own = entry.name.startswith(f"{TEMPORARY}{token[:OWNER_LETTERS]}")
+    return own or entry.ctime_ns < now_ns - _ABANDONED_NS
 
 
 def fresh_fingerprint(path: bytes, rows: Iterable[Row], filters: Filters) -> bytes | None:
@@ -136,10 +153,13 @@ def check_root(fs: FileSystem, root: str, state: State) -> None:
         raise RefusedError(f"The directory {printable(root)} lies on another file system than before.", hint=_MOUNTED)
 
 
-def scan(fs: FileSystem, root: str, state: State, filters: Filters) -> Scan:
-    """Begin a scan of the tree at ``root``, an absolute real path. Raises ``RefusedError`` as ``check_root`` does."""
+def scan(fs: FileSystem, root: str, state: State, filters: Filters, now_ns: int = 0) -> Scan:
+    """Begin a scan of the tree at ``root``, an absolute real path. Raises ``RefusedError`` as ``check_root`` does.
+
+    ``now_ns`` tells temporary files that nobody has touched for long.
+    """
     check_root(fs, root, state)
-    return Scan(fs, root, state, filters)
+    return Scan(fs, root, state, filters, now_ns)
 
 
 class Scan:
@@ -150,7 +170,8 @@ class Scan:
     rows, and ``LocalError`` if it cannot be read. The state may be staged to, but not promoted, meanwhile.
     """
 
-    def __init__(self, fs: FileSystem, root: str, state: State, filters: Filters) -> None:
+    def __init__(self, fs: FileSystem, root: str, state: State, filters: Filters, now_ns: int) -> None:
+        self._now_ns = now_ns
         self._fs = fs
         self._root = root.rstrip("/")
         self._state = state
@@ -269,7 +290,10 @@ class Scan:
             elif row is not None:
                 del rows[name]
             if name.startswith(TEMPORARY) and entry.kind in (FILE, SYMLINK):
-                result.leftovers.append(name)
+                if is_leftover(entry, self._state.owner, self._now_ns):
+                    result.leftovers.append(name)
+                else:
+                    result.looked_at_again = True
             elif reason := self._skip_reason(result.path, entry, depth):
                 result.skipped.append((name, reason))
             elif row is None and bucket_name(name) in taken:

@@ -22,6 +22,8 @@ DEPTH_MAX = 128
 IGNORE_FILE = ".buckiaignore"
 TRASH = ".buckia-trash"
 TEMPORARY = ".buckia-tmp-"
+OWNER_LETTERS = 8
+"""So many letters after that say whose a temporary file is."""
 
 _OURS = ".buckia"
 _REPOSITORY = "_buckia"

@@ -19,6 +19,8 @@ import os
 from collections.abc import Iterable
 from typing import Self
 
+from blake3 import blake3
+
 from buckia.core.ids import DeviceId
 from buckia.core.manifest import Kind
 from buckia.local.connection import Connection, DamagedError
@@ -26,6 +28,7 @@ from buckia.local.disk import RealFileSystem
 from buckia.local.fs import local_error
 from buckia.local.home import StateLock, machine_id, state_directory
 from buckia.local.ledger import DeviceLedger
+from buckia.local.paths import OWNER_LETTERS
 from buckia.local.rows import Row, decode_rows, encode_rows
 
 __all__ = ["Row", "State", "machine_id", "state_directory"]
@@ -74,6 +77,11 @@ class State(DeviceLedger):
         state._lock = lock
         state.was_damaged = damaged
         return state
+
+    @property
+    def owner(self) -> str:
+        """Eight letters that name this state's temporary files: no run of another state has them."""
+        return blake3(self._identity).hexdigest(length=OWNER_LETTERS // 2)
 
     def close(self) -> None:
         """Close and let other processes in."""

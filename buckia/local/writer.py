@@ -82,7 +82,9 @@ class Writer:
     """Writes below one root. Staging may be done by several threads, everything else by one."""
 
     def __init__(self, fs: FileSystem, root: str, *, token: str) -> None:
-        """``token`` is random and names this run's temporary files."""
+        """``token`` names this run's temporary files: its first ``OWNER_LETTERS`` say whose they are, the others are
+        random.
+        """
         self._fs = fs
         self._root = root.rstrip("/")
         self._prefix = f"{TEMPORARY}{token}-"

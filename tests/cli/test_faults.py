@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from buckia.cli import cli
 from buckia.cli.errors import run
 from buckia.local.disk import RealFileSystem
 from buckia.local.fs import DiskFullError, local_error
+from buckia.local.writer import Placed, Placement, Writer
 from tests.cli.conftest import Outcome, error_of
-from tests.cli.support import World, as_user, leftovers, noise, process, small_disk
+from tests.cli.support import Device, World, as_user, leftovers, noise, process, small_disk
 
 Run = Callable[..., Outcome]
 ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
@@ -363,3 +364,32 @@ def test_a_disk_that_fills_up_while_files_are_placed(world: World, monkeypatch: 
     assert b.sync().success
     assert b.tree() == a.tree()
     assert leftovers(b.root) == []
+
+
+def test_a_run_leaves_what_a_run_of_another_state_has_staged(world: World) -> None:
+    """Two buckets may be synced with one directory at the same time; what was staged for either is its own."""
+    a = world.device("a")
+    other = Device(a.root, str(world.base / "second" / "folder"), world.base / "state" / "a", "a")
+    a.write("x", "1")
+    a.sync()
+    other.sync()
+    staged: list[str] = []
+    placing = Writer.place
+
+    def place(writer: Writer, placements: Sequence[Placement], when: str) -> list[Placed]:
+        a.write("new", "by the user")
+        staged.extend(leftovers(a.root))
+        other.sync()
+        return placing(writer, placements, when)
+
+    b = world.device("b")
+    b.write("y", "2")
+    b.sync()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "place", place)
+        result = a.sync()
+    assert staged
+    assert (result.downloaded, result.errors) == (1, [])
+    assert a.read("y") == b"2"
+    a.sync()
+    assert leftovers(a.root) == []

@@ -496,7 +496,7 @@ class TestOverwrite:
     def test_leftovers_of_a_run_that_was_cut_off_are_removed(self, folder: Folder, target: Path) -> None:
         folder.commit({"d/a": b"1"})
         (target / "d").mkdir(parents=True)
-        (target / "d" / ".buckia-tmp-0ff-1").write_bytes(b"half")
+        (target / "d" / ".buckia-tmp-00000000ff-1").write_bytes(b"half")
         run(folder, target, overwrite=True)
         assert contents(target) == {"d": None, "d/a": b"1"}
 

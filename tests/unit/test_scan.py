@@ -222,7 +222,30 @@ def test_ours_special_and_unrepresentable_names_are_skipped_and_counted(tmp_path
     }
     assert top.skipped_count == 7
     assert [entry.name for entry, _ in found[b"sub"].changed] == ["_buckia"]
-    assert found[b"sub"].leftovers == [".buckia-tmp-0-1"]
+    assert found[b"sub"].leftovers == []
+    assert found[b"sub"].looked_at_again
+
+
+def test_only_temporary_files_of_ones_own_and_abandoned_ones_are_leftovers() -> None:
+    """What a living run of another state has staged stays; the directory is looked at until it is gone."""
+    world = World(["a"])
+    own, other = f".buckia-tmp-{world.state.owner}ff-1", ".buckia-tmp-0123456789-1"
+    world.put(own)
+    world.put(other)
+    found = world.accept()[""]
+    assert found.leftovers == [own]
+    assert not world.scan()[""].clean
+    entry = world.fs.stat(f"{ROOT}/{other}")
+    assert entry is not None
+    day = 24 * 3600 * 10**9
+    later = scan(world.fs, ROOT, world.state, Filters(), entry.ctime_ns + day)
+    assert [d.leftovers for d in later] == [[own]]
+    later = scan(world.fs, ROOT, world.state, Filters(), entry.ctime_ns + day + 1)
+    assert [sorted(d.leftovers) for d in later] == [sorted([own, other])]
+    world.fs.remove(f"{ROOT}/{own}")
+    world.fs.remove(f"{ROOT}/{other}")
+    world.accept()
+    assert world.scan()[""].clean
 
 
 def test_the_number_of_skipped_is_known_where_nothing_changed() -> None:
@@ -426,12 +449,17 @@ def test_a_mount_point_is_scanned_like_any_directory() -> None:
 # --- intents ---
 
 
+def staged(world: World) -> str:
+    """What a run of this state calls a file that it has not put in place yet."""
+    return f".buckia-tmp-{world.state.owner}-1"
+
+
 def intent_world() -> tuple[World, Row]:
     """A run that was cut off: it had staged a file and said so."""
     world = World(["a", "other"])
     world.accept()
-    world.fs.put(f"{ROOT}/.buckia-tmp-1", b"from afar", mtime_ns=7)
-    entry = world.fs.stat(f"{ROOT}/.buckia-tmp-1")
+    world.fs.put(f"{ROOT}/{staged(world)}", b"from afar", mtime_ns=7)
+    entry = world.fs.stat(f"{ROOT}/{staged(world)}")
     assert entry is not None
     intent = replace(row_of(entry._replace(name="a")), dots=(Dot(DOT.device, 2),))
     world.state.add_intents([(b"", intent)])
@@ -440,7 +468,7 @@ def intent_world() -> tuple[World, Row]:
 
 def test_a_file_that_was_put_in_place_before_the_end_is_known_again() -> None:
     world, intent = intent_world()
-    world.fs.move(f"{ROOT}/.buckia-tmp-1", f"{ROOT}/a")
+    world.fs.move(f"{ROOT}/{staged(world)}", f"{ROOT}/a")
     found = world.scan()[""]
     assert changes({"": found}) == []
     assert found.unchanged["a"].dots == intent.dots
@@ -453,7 +481,7 @@ def test_a_file_that_was_not_yet_put_in_place_is_the_old_one() -> None:
     world, _ = intent_world()
     found = world.scan()[""]
     assert found.unchanged["a"].dots == (DOT,)
-    assert found.leftovers == [".buckia-tmp-1"]
+    assert found.leftovers == [staged(world)]
 
 
 def test_an_edit_after_the_end_supersedes_only_what_was_surely_seen() -> None:
