@@ -79,15 +79,30 @@ class Conflict:
     copies: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A path that is not synced whatever the filters say, and why."""
+
+    path: str
+    reason: str
+    kind: str
+    """``own``: one of buckia's own files. ``local``: on this disk, and not uploaded. ``remote``: in the bucket, and not
+    written here.
+    """
+
+
 @dataclass(slots=True)
 class SyncResult:
-    """What a sync did (or, with ``dry_run``, would do). Counts are files."""
+    """What a sync did (or, with ``dry_run``, would do). Counts are files and links, also where only a mode changed."""
 
     uploaded: int = 0
     downloaded: int = 0
     deleted: int = 0
     """Files removed here (to the trash) or removed from the folder by this run."""
+    directories: int = 0
+    """Directories that were made, removed, or got another mode, on either side."""
     unchanged: int = 0
+    """Files that this run covers and found in step."""
     skipped: int = 0
     """Paths that are never synced: our own files, special files, unrepresentable names."""
     hidden: int = 0
@@ -99,6 +114,7 @@ class SyncResult:
     failed: int = 0
     errors: list[Failure] = field(default_factory=list)
     conflict_list: list[Conflict] = field(default_factory=list)
+    skipped_list: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     root: str = ""
     """Content root after the run, hex: equal wherever the content is equal."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")
 _LISTED_MAX = 20
+_NAMED_MAX = 3
 _DIRECTORY = click.Path(file_okay=False)
 
 
@@ -110,9 +111,11 @@ def _show_plan(settings: Settings, plan: Plan) -> int:
         for action in plan.actions:
             verb = action.kind.replace("_", " ")
             out(f"{verb:<13} {size(action.size):>8}  {action.path}" + (f"  ({action.reason})" if action.reason else ""))
-        out(f"Would be done: {_summary(result) or 'nothing, all is in step'}. Nothing was changed (dry run).")
+        text = ", ".join(_done(result) + _left(result))
+        out(f"Would be done: {text or 'nothing, all is in step'}. Nothing was changed (dry run).")
         if plan.actions:
             out(f"It would cost about: {traffic(plan.estimate())}.")
+    _show_skipped(settings, result)
     _show_problems(settings, result)
     return 1 if result.failed else 0
 
@@ -121,24 +124,46 @@ def _show_result(settings: Settings, result: SyncResult) -> None:
     if settings.json:
         out_json(result)
     elif not settings.quiet:
-        done = f"Synced {_summary(result)}" if _summary(result) else f"In step: {count(result.unchanged, 'file')}"
-        out(f"{done}   root {short(result.root)}  snapshot {result.snapshot or 'none'}  ({traffic(result.traffic)})")
+        done = _done(result)
+        begin = f"Synced {done.pop(0)}" if done else f"In step: {count(result.unchanged, 'file')}"
+        text = ", ".join([begin, *done, *_left(result)])
+        out(f"{text}   root {short(result.root)}  snapshot {result.snapshot or 'none'}  ({traffic(result.traffic)})")
     show_requests(settings, result.traffic)
-    if settings.verbose and result.skipped and not settings.json:
-        note(f"{count(result.skipped, 'path')} left out: our own files, special files, names that cannot be kept")
+    _show_skipped(settings, result)
     _show_problems(settings, result)
 
 
-def _summary(result: SyncResult) -> str:
+def _done(result: SyncResult) -> list[str]:
+    """What was done; directories are named where nothing else was, as they come with their files."""
     parts = (
         (result.uploaded, f"{count(result.uploaded, 'file')} up"),
         (result.downloaded, f"{result.downloaded} down"),
         (result.deleted, f"{result.deleted} deleted"),
         (result.resolved, f"{count(result.resolved, 'conflict')} settled"),
-        (result.conflicts, count(result.conflicts, "conflict")),
-        (result.failed, f"{result.failed} failed"),
     )
-    return ", ".join(text for number, text in parts if number)
+    done = [text for number, text in parts if number]
+    return done or ([count(result.directories, "directory")] if result.directories else [])
+
+
+def _left(result: SyncResult) -> list[str]:
+    """What was not done."""
+    parts = ((result.conflicts, count(result.conflicts, "conflict")), (result.failed, f"{result.failed} failed"))
+    return [text for number, text in parts if number]
+
+
+def _show_skipped(settings: Settings, result: SyncResult) -> None:
+    """What is never synced: with -v all of it, else a few names that the user may wonder about."""
+    if settings.json or settings.quiet:
+        return
+    if settings.verbose:
+        for left in result.skipped_list:
+            note(f"left out: {left.path}: {left.reason}")
+        return
+    here = [left for left in result.skipped_list if left.kind == "local"]  # of the others the warnings speak
+    if here:
+        names = ", ".join(f"{left.path} ({left.reason})" for left in here[:_NAMED_MAX])
+        more = f", and {len(here) - _NAMED_MAX} more (all with -v)" if len(here) > _NAMED_MAX else ""
+        note(f"{count(len(here), 'path')} left out: {names}{more}")
 
 
 def traffic(value: Traffic) -> str:

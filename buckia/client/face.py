@@ -152,6 +152,7 @@ class BuckiaClient:
             plan.actions += part.actions
             plan.failures += part.failures
             plan.warnings += part.warnings
+            plan.directories += part.directories
             plan.unchanged += part.unchanged
             plan.skipped += part.skipped
             plan.root = part.root
@@ -445,6 +446,7 @@ def _combined(results: list[SyncResult]) -> SyncResult:
             "uploaded",
             "downloaded",
             "deleted",
+            "directories",
             "unchanged",
             "skipped",
             "hidden",
@@ -455,6 +457,7 @@ def _combined(results: list[SyncResult]) -> SyncResult:
             setattr(total, name, getattr(total, name) + getattr(result, name))
         total.errors += result.errors
         total.conflict_list += result.conflict_list
+        total.skipped_list += result.skipped_list
         total.warnings += result.warnings
         total.root, total.root_before, total.snapshot = result.root, result.root_before, result.snapshot
         total.dry_run = result.dry_run

@@ -23,7 +23,7 @@ from buckia.engine.context import Workspace
 from buckia.engine.directories import Directories
 from buckia.engine.fetch import Fetched, Fetcher, LocalSources, Wanted
 from buckia.errors import LocalError
-from buckia.events import Failure
+from buckia.events import Failure, Skipped
 from buckia.local.folder import ScannedDirectory, fresh_fingerprint
 from buckia.local.fs import DiskEntry, DiskFullError, Stat
 from buckia.local.paths import Platform, link_problem, name_problem
@@ -78,7 +78,7 @@ class Materialiser:
         self.downloaded = 0
         self.deleted = 0
         self.failures: list[Failure] = []
-        self.warnings: list[str] = []
+        self.skipped: list[Skipped] = []
         self._directories = Directories(
             workspace, self._writer, self._shown, lambda path, reason: self.failures.append(Failure(path, reason))
         )
@@ -160,7 +160,7 @@ class Materialiser:
             problem = link_problem(len(directory.path), target, platform) if isinstance(target, bytes) else None
         if problem is None:
             return False
-        self.warnings.append(f"{directory.disk(change.name)} is not written here: {problem}.")
+        self.skipped.append(Skipped(directory.disk(change.name), problem, "remote"))
         return True
 
     def _update_row(self, directory: _Directory, change: Change) -> None:
@@ -388,6 +388,7 @@ class Materialiser:
             self._fail(directory, change.name, error.message)
             return True
         directory.rows[change.name] = self._row(change.name, shown, entry)
+        self.downloaded += 1
         return True
 
     def _place(self, batch: list[Fetched], places: dict[str, tuple[_Directory, Change]]) -> None:

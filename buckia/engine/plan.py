@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from buckia.events import Conflict, Failure, Requests, SyncResult, Traffic
+from buckia.events import Conflict, Failure, Requests, Skipped, SyncResult, Traffic
 from buckia.store.reader import WINDOW_BYTES
 from buckia.store.writer import ONE_PACK_BYTES_MAX, PACK_BYTES_TARGET
 
@@ -48,8 +48,9 @@ class Plan:
     """All actions of a sync, directory by directory, and what it leaves alone."""
 
     actions: list[Action] = field(default_factory=list)
+    directories: int = 0
     unchanged: int = 0
-    skipped: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     root: str = ""
@@ -105,8 +106,10 @@ class Plan:
             uploaded=counts[UPLOAD],
             downloaded=counts[DOWNLOAD],
             deleted=counts[DELETE_REMOTE] + counts[DELETE_LOCAL],
+            directories=self.directories,
             unchanged=self.unchanged,
-            skipped=self.skipped,
+            skipped=len(self.skipped),
+            skipped_list=list(self.skipped),
             hidden=counts[HIDE],
             conflicts=counts[CONFLICT],
             resolved=counts[RESOLVE],

@@ -21,8 +21,8 @@ from buckia.engine.plan import Plan
 from buckia.engine.publish import Publisher
 from buckia.engine.survey import Survey, split
 from buckia.errors import BucketNotFound, NotFoundError
-from buckia.events import Conflict, Failure, SyncResult
-from buckia.local.folder import ScannedDirectory, check_root, scan
+from buckia.events import Conflict, Failure, Skipped, SyncResult
+from buckia.local.folder import OWN, ScannedDirectory, check_root, scan
 from buckia.store.journal import Tips
 from buckia.store.repository import State
 
@@ -73,22 +73,31 @@ class Sync:
             self._listed = repo.journal.list_tips()
         if write:
             self._take_identity()
-        for directory in scan(work.files, work.root, work.state, work.filters, work.started_ns):
+        scanning = scan(work.files, work.root, work.state, work.filters, work.started_ns)
+        for directory in scanning:
             if directory.exists:
                 work.disk_paths[directory.path] = directory.disk_path
             else:
                 directory.disk_path = work.disk_path_of(directory.path)
-            self._plan.skipped += directory.skipped_count
+            self._note_skipped(directory.path, scanning.skipped(directory))
             if directory.error is not None:
                 self._unreadable.append(directory.path)
                 self._plan.failures.append(Failure(os.fsdecode(directory.path) or ".", directory.error.message))
-            elif not directory.clean:
+            elif directory.clean:
+                self._plan.unchanged += directory.files
+            else:
                 self._scanned[directory.path] = directory
         self._plan.warnings += work.filters.warnings
         if work.state.was_damaged:
             self._plan.warnings.append(
                 "The local state was damaged; it was put aside, and this directory was compared by content."
             )
+
+    def _note_skipped(self, path: bytes, names: list[tuple[str, str]]) -> None:
+        prefix = os.fsdecode(path) + "/" if path else ""
+        self._plan.skipped += [
+            Skipped(prefix + name, reason, "own" if reason == OWN else "local") for name, reason in names
+        ]
 
     def _open(self, write: bool) -> bool:
         """Open the folder. Whether it is there: a dry run of a first sync finds nothing, and makes nothing."""
@@ -182,19 +191,14 @@ class Sync:
     def make_plan(self) -> Plan:
         """The plan: what goes up, comes down, is deleted on either side, and what conflicts."""
         planned = self._plan
-        touched = 0
         for directory in self._plans:
             prefix = os.fsdecode(b"".join(part + b"/" for part in directory.path))
             for edit in (*directory.edits, *directory.later):
-                touched += edit.row is not None and edit.row.kind != Kind.DIRECTORY
                 _plan_edit(planned, prefix, edit)
-            edited = {edit.name for edit in directory.edits if edit.row is not None}
             for change in directory.changes:
-                if change.row is not None and change.write and change.name not in edited:
-                    touched += change.row.kind != Kind.DIRECTORY
                 _plan_change(planned, prefix, change)
+            planned.unchanged += _in_step(directory)
         in_step = self._applied.tree.files if self._applied is not None else 0
-        planned.unchanged = max(0, in_step - touched)
         planned.files = in_step
         if self._state is not None:
             # After a run that was not complete it is not known how much is in step; the folder is about that size.
@@ -232,8 +236,9 @@ class Sync:
         result.downloaded = materialiser.downloaded
         result.deleted = published.deleted + materialiser.deleted
         result.errors += published.failures + materialiser.failures
-        result.warnings += materialiser.warnings
-        result.skipped += len(materialiser.warnings)
+        result.warnings += [f"{left.path} is not written here: {left.reason}." for left in materialiser.skipped]
+        result.skipped_list += materialiser.skipped
+        result.skipped += len(materialiser.skipped)
         result.failed = len(result.errors)
         result.root = published.tree.content_hash.hex()
         if published.snapshot is not None:
@@ -300,6 +305,19 @@ def _vanishing_here(directories: list[DirectoryPlan]) -> int:
     return sum(row.content not in new for row in files)
 
 
+def _in_step(directory: DirectoryPlan) -> int:
+    """Files of a directory that are in step and stay as they are; of one that was clean, less those counted already."""
+    scanned = directory.scanned
+    if scanned is None:
+        return 0
+    edits = {edit.name for edit in (*directory.edits, *directory.later)}
+    touched = edits | {change.name for change in directory.changes if change.write}
+    rows = directory.rows
+    if scanned.clean:
+        return -sum(name in rows and scanned.counts(rows[name]) for name in touched)
+    return sum(row.name not in touched and scanned.counts(row) for row in rows.values())
+
+
 def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:
     # The name on disk is at hand already; a name of its own would cost memory a million times.
     plain = edit.name if edit.name.isascii() else os.fsdecode(edit.entry_name)
@@ -308,10 +326,13 @@ def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:
         plain if edit.row is None or edit.row.entry_name == os.fsencode(edit.name) else os.fsdecode(edit.entry_name),
     )
     if edit.disk is None:
-        if edit.row is not None and edit.row.kind != Kind.DIRECTORY:
+        if edit.row is not None and edit.row.kind == Kind.DIRECTORY:
+            planned.directories += 1
+        elif edit.row is not None:
             planned.add(acts.DELETE_REMOTE, place, 0, "deleted here")
         return
     if edit.disk.kind == Kind.DIRECTORY:
+        planned.directories += 1
         return
     planned.add(acts.UPLOAD, place, edit.disk.size, "new here" if edit.row is None else "changed here")
     if edit.outcome == "pending":
@@ -331,8 +352,12 @@ def _plan_change(planned: Plan, prefix: str, change: Change) -> None:
         return
     place = (prefix, change.name)
     if change.shown is None:
-        if change.row is not None and change.row.kind != Kind.DIRECTORY:
+        if change.row is not None and change.row.kind == Kind.DIRECTORY:
+            planned.directories += 1
+        elif change.row is not None:
             planned.add(acts.DELETE_LOCAL, place, 0, "deleted elsewhere")
-    elif change.shown.kind != Kind.DIRECTORY:
+    elif change.shown.kind == Kind.DIRECTORY:
+        planned.directories += 1
+    else:
         size = change.shown.versions[0].size
         planned.add(acts.DOWNLOAD, place, size, "new elsewhere" if change.row is None else "changed elsewhere")

@@ -19,18 +19,21 @@ from buckia.errors import LocalError, RefusedError
 from buckia.local.filters import Filters
 from buckia.local.fs import DIRECTORY, FILE, SPECIAL, SYMLINK, DiskEntry, FileSystem, RawEntry, printable
 from buckia.local.paths import (
+    CONFIGURATION,
     DEPTH_MAX,
     IGNORE_FILE,
     OWNER_LETTERS,
     PATH_BYTES_MAX,
     TEMPORARY,
+    TRASH,
     bucket_name,
     ours,
 )
-from buckia.local.sidecars import SIDECARS, SQLITE_MAGIC
+from buckia.local.sidecars import SIDECARS, belongs
 from buckia.local.state import Row, State
 
 _HASH_BYTES = 28
+_STORED_BYTES = _HASH_BYTES + 8
 _MAPPED = 1 << 31
 _IGNORE_FILE_BYTES_MAX = 1 << 20
 _SETTLED_NS = 50_000_000
@@ -39,8 +42,9 @@ _ABANDONED_NS = 24 * 3600 * 10**9
 _ROOT_DEVICE = "root device"
 _MOUNTED = "Is the disk mounted that it lies on?"
 
+OWN = "it is one of buckia's own files"
 Skipped = tuple[str, str]
-"""(name on disk, why it is never synced)"""
+"""(name on disk, why it is never synced); the reason is ``OWN`` where nobody need be told."""
 
 
 @dataclass(slots=True)
@@ -82,6 +86,10 @@ class ScannedDirectory:
     """Temporary files of other runs are here, which may be under way: the next scan is to see whether they still are.
     """
     salt: bytes = b""
+    filters: Filters | None = None
+    """What the run covers; None: all of it."""
+    files: int = 0
+    """Files and links that the run covers and that are as their rows say; known only where the directory is clean."""
 
     def fingerprint(self, rows: Iterable[Row]) -> bytes | None:
         """What to store beside ``rows``, the directory's new rows, once the disk is as they say.
@@ -103,7 +111,14 @@ class ScannedDirectory:
             entries.append((row.name, int(row.kind), *(row.stat or (row.mode, 0, 0, 0, 0))))
         mapped = any(row.kind == Kind.DIRECTORY and not _own_name(row) for row in rows)
         flags = self.skipped_count | (_MAPPED if mapped else 0)
-        return _fingerprint(entries, self.salt) + flags.to_bytes(4)
+        files = sum(map(self.counts, rows))
+        return _fingerprint(entries, self.salt) + flags.to_bytes(4) + files.to_bytes(4)
+
+    def counts(self, row: Row) -> bool:
+        """Whether a row tells of a file or link that the run covers."""
+        if row.hidden or row.kind == Kind.DIRECTORY or row.name in self.outside:
+            return False
+        return self.filters is None or self.filters.covers(_below(self.path, row.entry_name), False)
 
 
 def is_leftover(entry: DiskEntry, token: str, now_ns: int) -> bool:
@@ -117,7 +132,7 @@ def is_leftover(entry: DiskEntry, token: str, now_ns: int) -> bool:
 
 def fresh_fingerprint(path: bytes, rows: Iterable[Row], filters: Filters) -> bytes | None:
     """What to store beside the rows of a directory that this run has made itself."""
-    return ScannedDirectory(path, "", salt=filters.salt(path.decode())).fingerprint(list(rows))
+    return ScannedDirectory(path, "", salt=filters.salt(path.decode()), filters=filters).fingerprint(list(rows))
 
 
 def _fingerprint(entries: list[RawEntry], salt: bytes) -> bytes:
@@ -202,13 +217,22 @@ class Scan:
         depth = directory.path.count(b"/") + 1 if directory.path else 0
         return self._visit(directory.path, directory.disk_path, depth, compare=True)[0]
 
+    def skipped(self, directory: ScannedDirectory) -> list[Skipped]:
+        """What is never synced in a directory, also in one that was clean; there that costs a second look if it is more
+        than our own files.
+        """
+        if not directory.clean or not directory.skipped_count:
+            return directory.skipped
+        own = [(entry[0], OWN) for entry in directory.entries if _is_own(directory.path, entry[0], entry[1])]
+        return own if len(own) == directory.skipped_count else self.load(directory).skipped
+
     # --- one directory ---
 
     def _visit(
         self, path: bytes, disk_path: str, depth: int, *, compare: bool = False
     ) -> tuple[ScannedDirectory, dict[bytes, str | None]]:
         """The directory, and the subdirectories to go on with: name in the folder to that on disk, None if gone."""
-        result = ScannedDirectory(path, disk_path)
+        result = ScannedDirectory(path, disk_path, filters=self._filters)
         where = f"{self._root}/{disk_path}" if disk_path else self._root or "/"
         try:
             entries = self._fs.scan(where)
@@ -221,9 +245,10 @@ class Scan:
         result.salt = self._filters.salt(path.decode())
         present = _fingerprint(entries, result.salt)
         stored = self._known.get(path)
-        if stored is not None and stored[:_HASH_BYTES] == present and not compare:
-            flags = int.from_bytes(stored[_HASH_BYTES:])
+        if stored is not None and stored.startswith(present) and len(stored) == _STORED_BYTES and not compare:
+            flags = int.from_bytes(stored[_HASH_BYTES : _HASH_BYTES + 4])
             result.clean = True
+            result.files = int.from_bytes(stored[_HASH_BYTES + 4 :])
             result.skipped_count = flags & ~_MAPPED
             if result.skipped_count or result.salt:  # names without rows: needed for a new fingerprint
                 result.entries = entries
@@ -347,8 +372,10 @@ class Scan:
         return rows
 
     def _skip_reason(self, path: bytes, entry: DiskEntry, depth: int) -> str | None:
+        if _is_own(path, entry.name, entry.kind):
+            return OWN
         if ours(entry.name, top=not path):
-            return "it is reserved for buckia"
+            return "its name is reserved for buckia"
         if entry.kind == SPECIAL:
             return "it is no file, directory or link"
         name = bucket_name(entry.name)
@@ -369,15 +396,7 @@ class Scan:
         if entry.kind != FILE or not entry.name.endswith(SIDECARS):
             return False
         database = on_disk.get(entry.name.rpartition("-")[0])
-        if database is None or database[1] != FILE:
-            return False
-        if database[3] == 0:  # not yet written: everything is in the journal
-            return True
-        try:
-            with self._fs.open_read(f"{where}/{database[0]}") as file:
-                return file.read_at(0, len(SQLITE_MAGIC)) == SQLITE_MAGIC
-        except LocalError:
-            return True  # cannot be told, so it is withheld and counted
+        return database is not None and database[1] == FILE and belongs(self._fs, where, entry.name)
 
     def _read_ignore_file(self, path: bytes, where: str, entries: list[RawEntry]) -> None:
         for entry in entries:
@@ -413,6 +432,11 @@ class Scan:
         on_disk = {entry[0] for entry in result.entries}
         uncertain = {bucket_name(name) for name, _ in result.skipped}
         return uncertain.union(row.entry_name for row in result.outside.values() if row.name in on_disk)
+
+
+def _is_own(path: bytes, name: str, kind: int) -> bool:
+    """Whether this is the trash or a configuration, which lie where they belong."""
+    return not path and (name == TRASH or (kind == FILE and name.startswith(CONFIGURATION) and name != IGNORE_FILE))
 
 
 def _own_name(row: Row) -> bool:

@@ -25,7 +25,9 @@ TEMPORARY = ".buckia-tmp-"
 OWNER_LETTERS = 8
 """So many letters after that say whose a temporary file is."""
 
-_OURS = ".buckia"
+CONFIGURATION = ".buckia"
+"""Configurations have this name, or one that begins with it, and lie at the top."""
+
 _REPOSITORY = "_buckia"
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
 _SHORT_NAME = re.compile(r"[^.~]{1,6}~[0-9]{1,6}")
@@ -59,7 +61,7 @@ def ours(name: str, *, top: bool) -> bool:
         folded = name.lower()
     else:
         folded = unicodedata.normalize("NFC", name.translate(_IGNORED_BY_HFS)).casefold()
-    return folded.startswith(_OURS) or (top and folded.startswith(_REPOSITORY))
+    return folded.startswith(CONFIGURATION) or (top and folded.startswith(_REPOSITORY))
 
 
 def name_problem(name: bytes, platform: Platform, *, top: bool = False) -> str | None:

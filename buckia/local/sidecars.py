@@ -11,8 +11,15 @@ from buckia.local.fs import FILE, FileSystem, printable
 
 SIDECARS = ("-wal", "-shm", "-journal")
 SQLITE_MAGIC = b"SQLite format 3\0"
-_HOLDING = {"-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"), "-journal": (b"\xd9\xd5\x05\xf9",)}
-"""Those that hold changes, and how they begin."""
+_BEGINNINGS = {
+    "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"),
+    "-shm": (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18"),
+    "-journal": (b"\xd9\xd5\x05\xf9",),
+}
+_UNWRITTEN = b"\0\0\0\0"
+"""How one begins whose header is not written yet, or was wiped out as its changes were applied."""
+_HOLDING = ("-wal", "-journal")
+"""Those that hold changes."""
 _ADVICE = {
     "-wal": "close it, or run `PRAGMA wal_checkpoint(TRUNCATE)`",
     "-journal": "open it once more, and close it",
@@ -34,27 +41,46 @@ def changes_beside(fs: FileSystem, path: str, *, stale: bool = False) -> str | N
 
     ``stale``: no database is there, so that only what begins as SQLite writes it counts.
     """
-    for suffix, beginnings in _HOLDING.items():
+    for suffix in _HOLDING:
         entry = fs.stat(path + suffix)
         if entry is None or entry.kind != FILE or not entry.size:
             continue
         head = _head(fs, path + suffix, 4)
-        if head in beginnings if stale else head is None or head[0]:  # a zero: it was applied, and kept for later use
+        # A zero: it was applied, and kept for later use.
+        if head in _BEGINNINGS[suffix] if stale else head is None or head[0]:
             return suffix
     return None
 
 
-def is_database(fs: FileSystem, path: str) -> bool:
-    """Whether what is at ``path`` is a database, or may be one: it cannot be read, or is empty as all is beside it."""
-    return _head(fs, path, len(SQLITE_MAGIC)) in (SQLITE_MAGIC, b"", None)
+def belongs(fs: FileSystem, directory: str, name: str) -> bool:
+    """Whether a file, called like what SQLite keeps beside a file that is there, is that: alone, or of another moment,
+    it is worth nothing or does harm. What cannot be told counts as such.
+    """
+    stem, _, suffix = name.rpartition("-")
+    head = _head(fs, f"{directory}/{stem}", len(SQLITE_MAGIC))
+    if head:
+        return head == SQLITE_MAGIC
+    beginning = _head(fs, f"{directory}/{name}", 4)  # the database is not written yet, or it is no database at all
+    return head is None or beginning in (None, _UNWRITTEN, *_BEGINNINGS[f"-{suffix}"])
+
+
+def open_changes(fs: FileSystem, path: str) -> str | None:
+    """As ``changes_beside``, if what is at ``path`` is a database, or may be one: it cannot be read, or is empty and
+    what is beside it begins as SQLite writes it.
+    """
+    suffix = changes_beside(fs, path)
+    head = _head(fs, path, len(SQLITE_MAGIC)) if suffix is not None else b""
+    if head == b"":
+        return changes_beside(fs, path, stale=True) if suffix is not None else None
+    return suffix if head in (SQLITE_MAGIC, None) else None
 
 
 def require_closed(fs: FileSystem, path: str, name: str) -> None:
     """Raise ``InUseError`` if the file at the absolute ``path``, called ``name``, is a database with changes beside
     it.
     """
-    suffix = changes_beside(fs, path)
-    if suffix is not None and is_database(fs, path):
+    suffix = open_changes(fs, path)
+    if suffix is not None:
         name = printable(name)
         raise InUseError(
             f"{name} is in use or was not closed: {name}{suffix} holds changes that are not in it yet; "

@@ -21,7 +21,7 @@ from buckia.local.paths import TEMPORARY, TRASH, safe_join
 from buckia.local.sidecars import (
     SQLITE_MAGIC,
     changes_beside,
-    is_database,
+    open_changes,
     require_closed,
     require_none_stale,
     sidecars,
@@ -272,7 +272,7 @@ class Writer:
 
     def _trash_database(self, path: str, where: str, when: str) -> str:
         """Move a file to the trash and, if it is a database with changes beside it, these after it."""
-        beside = changes_beside(self._fs, where) is not None and is_database(self._fs, where)
+        beside = open_changes(self._fs, where) is not None
         moved = self.trash(path, when)
         if beside:
             self._trash_sidecars(path, when)

@@ -19,7 +19,18 @@ Command = Callable[..., Outcome]
 
 SYNC_FIELDS = {
     *("uploaded", "downloaded", "deleted", "unchanged", "skipped", "hidden", "conflicts", "resolved", "failed"),
-    *("errors", "conflict_list", "warnings", "root", "root_before", "snapshot", "dry_run", "success"),
+    *(
+        "directories",
+        "errors",
+        "conflict_list",
+        "skipped_list",
+        "warnings",
+        "root",
+        "root_before",
+        "snapshot",
+        "dry_run",
+        "success",
+    ),
     *("requests", "retried", "retries", "bytes_uploaded", "bytes_downloaded"),
 }
 SNAPSHOT_FIELDS = {"id", "time", "device", "root", "files", "bytes", "head"}

@@ -260,12 +260,14 @@ def test_sidecars_of_databases_are_skipped_and_other_files_are_not() -> None:
     world = World(["notes", "notes-wal", "orphan-journal", "x-wal/y"])
     world.put("app.db", b"SQLite format 3\0" + b"\0" * 100)
     world.put("new.db", b"")
-    for name in ("app.db-wal", "app.db-shm", "app.db-journal", "new.db-journal", "app.db-other"):
+    world.put("new.db-journal", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")
+    world.put("new.db-wal", b"a text")
+    for name in ("app.db-wal", "app.db-shm", "app.db-journal", "app.db-other"):
         world.put(name)
     found = world.scan()[""]
     assert [name for name, _ in found.skipped] == ["app.db-journal", "app.db-shm", "app.db-wal", "new.db-journal"]
     assert [e.name for e, _ in found.changed] == [
-        *("app.db", "app.db-other", "new.db", "notes", "notes-wal", "orphan-journal", "x-wal"),
+        *("app.db", "app.db-other", "new.db", "new.db-wal", "notes", "notes-wal", "orphan-journal", "x-wal"),
     ]
 
 
