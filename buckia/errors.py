@@ -37,6 +37,8 @@ class BuckiaError(Exception):
     """Base class of all errors. ``exit_code`` is what the command returns."""
 
     exit_code = 1
+    result: object = None
+    """Where several folders were to be synced: what came of them all the same, a `SyncResult` or a `Plan`."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -69,6 +69,18 @@ class Failure:
 
     path: str
     reason: str
+    folder: str = ""
+    """Where several were synced."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderError:
+    """Why a folder was not synced where several were to be: the name of the error's class, and what it says."""
+
+    type: str
+    message: str
+    hint: str | None
+    exit_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,8 @@ class Conflict:
 
     path: str
     copies: tuple[str, ...] = ()
+    folder: str = ""
+    """Where several were synced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,8 @@ class Skipped:
     """``own``: one of buckia's own files. ``local``: on this disk, and not uploaded. ``remote``: in the bucket, and not
     written here.
     """
+    folder: str = ""
+    """Where several were synced."""
 
 
 @dataclass(slots=True)
@@ -122,12 +138,20 @@ class SyncResult:
     snapshot: str | None = None
     """Short id of the snapshot that this run published, if it published one; else of the newest."""
     dry_run: bool = False
+    missing: list[str] = field(default_factory=list)
+    """Of the paths that were chosen, those that are neither on this disk nor in the bucket; ``errors`` has them too."""
+    folder: str = ""
+    """Where several were synced."""
+    error: FolderError | None = None
+    """Why the folder was not synced, where several were to be; of them together, the first."""
+    folders: list[SyncResult] = field(default_factory=list)
+    """Where several were synced, the result of each, which has its own root and snapshot; the others have none."""
     traffic: Traffic = field(default_factory=Traffic)
 
     @property
     def success(self) -> bool:
-        """No file failed."""
-        return self.failed == 0
+        """No file failed, and no folder."""
+        return self.failed == 0 and self.error is None
 
     @property
     def requests(self) -> Requests:

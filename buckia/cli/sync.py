@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from buckia.cli.common import confirmation, session
+from buckia.cli.errors import report
 from buckia.cli.options import (
     GreedyCommand,
     GreedyOption,
@@ -19,11 +20,12 @@ from buckia.cli.options import (
 )
 from buckia.cli.output import count, note, out, out_json, plain, short, size
 from buckia.cli.progress import ProgressDisplay
-from buckia.errors import ConflictsPending
+from buckia.errors import BuckiaError, ConflictsPending
+from buckia.events import SyncResult
 
 if TYPE_CHECKING:
     from buckia.client import Plan
-    from buckia.events import Failure, StatusResult, SyncResult, Traffic
+    from buckia.events import Conflict, Failure, Skipped, StatusResult, Traffic
 
 POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")
 _LISTED_MAX = 20
@@ -87,11 +89,17 @@ def sync_command(local_path: str | None, **values: Any) -> int:
         target = Target(None, target.bucket, None, target.device_name)
     dry_run = bool(overrides.pop("dry_run", False))
     with session(settings, target) as client, ProgressDisplay(enabled=not settings.quiet) as display:
-        if dry_run:
-            plan = client.plan(local_path, progress_callback=display, **overrides)
+        try:
+            if dry_run:
+                plan = client.plan(local_path, progress_callback=display, **overrides)
+                display.pause()
+                return _show_plan(settings, plan)
+            result = client.sync(local_path, progress_callback=display, confirm=confirmation(display), **overrides)
+        except BuckiaError as error:
             display.pause()
-            return _show_plan(settings, plan)
-        result = client.sync(local_path, progress_callback=display, confirm=confirmation(display), **overrides)
+            if error.result is None:
+                raise
+            return _show_partly(settings, error)
     _show_result(settings, result)
     return exit_code(result)
 
@@ -101,6 +109,20 @@ def exit_code(result: SyncResult) -> int:
     if result.failed:
         return 1
     return ConflictsPending.exit_code if result.conflicts else 0
+
+
+def _show_partly(settings: Settings, error: BuckiaError) -> int:
+    """What came of the other folders where one failed, then the error."""
+    if isinstance(error.result, SyncResult):
+        _show_result(settings, error.result)
+        for other in error.result.folders:
+            if other.error is not None and other.error != error.result.error:
+                note(f"buckia: error: {other.error.message}")
+                if other.error.hint:
+                    note(f"hint: {other.error.hint}")
+    else:
+        _show_plan(settings, cast("Plan", error.result))
+    return report(error, as_json=False, with_traceback=settings.verbose > 1)
 
 
 def _show_plan(settings: Settings, plan: Plan) -> int:
@@ -124,13 +146,24 @@ def _show_result(settings: Settings, result: SyncResult) -> None:
     if settings.json:
         out_json(result)
     elif not settings.quiet:
-        done = _done(result)
-        begin = f"Synced {done.pop(0)}" if done else f"In step: {count(result.unchanged, 'file')}"
-        text = ", ".join([begin, *done, *_left(result)])
-        out(f"{text}   root {short(result.root)}  snapshot {result.snapshot or 'none'}  ({traffic(result.traffic)})")
+        for one in result.folders or [result]:
+            if one.error is None:
+                out(f"{one.folder}: {_line(one)}" if one.folder else _line(one))
     show_requests(settings, result.traffic)
     _show_skipped(settings, result)
     _show_problems(settings, result)
+
+
+def _line(result: SyncResult) -> str:
+    done = _done(result)
+    begin = f"Synced {done.pop(0)}" if done else f"In step: {count(result.unchanged, 'file')}"
+    text = ", ".join([begin, *done, *_left(result)])
+    return f"{text}   root {short(result.root)}  snapshot {result.snapshot or 'none'}  ({traffic(result.traffic)})"
+
+
+def _path(item: Failure | Conflict | Skipped) -> str:
+    """A path for people: with its folder, where there are several."""
+    return f"{item.folder}/{item.path}" if item.folder else item.path
 
 
 def _done(result: SyncResult) -> list[str]:
@@ -157,11 +190,11 @@ def _show_skipped(settings: Settings, result: SyncResult) -> None:
         return
     if settings.verbose:
         for left in result.skipped_list:
-            note(f"left out: {left.path}: {left.reason}")
+            note(f"left out: {_path(left)}: {left.reason}")
         return
     here = [left for left in result.skipped_list if left.kind == "local"]  # of the others the warnings speak
     if here:
-        names = ", ".join(f"{left.path} ({left.reason})" for left in here[:_NAMED_MAX])
+        names = ", ".join(f"{_path(left)} ({left.reason})" for left in here[:_NAMED_MAX])
         more = f", and {len(here) - _NAMED_MAX} more (all with -v)" if len(here) > _NAMED_MAX else ""
         note(f"{count(len(here), 'path')} left out: {names}{more}")
 
@@ -193,7 +226,7 @@ def _show_problems(settings: Settings, result: SyncResult) -> None:
         return
     for conflict in result.conflict_list[:_LISTED_MAX]:
         copies = f"; other versions: {', '.join(conflict.copies)}" if conflict.copies else ""
-        note(f"conflict: {conflict.path}{copies}")
+        note(f"conflict: {_path(conflict)}{copies}")
     _note_rest(len(result.conflict_list), "conflict")
     if result.hidden and not settings.json:
         note(
@@ -207,7 +240,7 @@ def show_problems(settings: Settings, warnings: Iterable[str], errors: list[Fail
         for warning in warnings:
             note(f"buckia: warning: {warning}")
     for failure in errors[:_LISTED_MAX]:
-        note(f"failed: {failure.path}: {failure.reason}")
+        note(f"failed: {_path(failure)}: {failure.reason}")
     _note_rest(len(errors), "failure")
 
 

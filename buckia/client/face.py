@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from buckia.client.session import Session
+from buckia.client.several import asking, combined_plans, combined_results, each
 from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
 from buckia.core.record import DEVICE_NAME_BYTES_MAX
@@ -110,25 +111,27 @@ class BuckiaClient:
         ``overrides`` are fields of SyncOptions: delete_orphaned, max_workers, include_pattern, exclude_pattern,
         sync_paths, dry_run, conflict_resolution, folder, allow_mass_delete. Without ``local_path`` the configured paths
         are synced. ``confirm`` is asked before a mass deletion; without it that is refused. Raises BuckiaError; files
-        that failed alone are in the result.
+        that failed alone are in the result. Of several folders each is tried, unless an error concerns them all; the
+        first error is raised in the end, and its ``result`` is what came of them.
         """
         chosen = self._options(options, overrides)
-        results: list[SyncResult] = []
-        for root in self._roots(local_path, chosen.folder):
-            write = not chosen.dry_run
+        roots = self._roots(local_path, chosen.folder)
+
+        def one(root: MappedRoot) -> SyncResult:
             with (
                 self._session.counted() as traffic,
-                self._session.workspace(root, chosen, progress_callback, write=write) as work,
+                self._session.workspace(root, chosen, progress_callback, write=not chosen.dry_run) as work,
             ):
                 run = Sync(work)
                 if chosen.dry_run:
                     result = run.plan().result()
                     result.dry_run = True
                 else:
-                    result = run.run(confirm)
+                    result = run.run(asking(confirm, root.folder if len(roots) > 1 else ""))
             result.traffic = traffic
-            results.append(result)
-        return _combined(results)
+            return result
+
+        return combined_results(each(roots, one))
 
     def plan(
         self,
@@ -140,23 +143,17 @@ class BuckiaClient:
     ) -> Plan:
         """What `sync` would do; nothing is changed on either side."""
         chosen = self._options(options, overrides)
-        plan = Plan()
-        for root in self._roots(local_path, chosen.folder):
+
+        def one(root: MappedRoot) -> Plan:
             with (
                 self._session.counted() as traffic,
                 self._session.workspace(root, chosen, progress_callback, write=False) as work,
             ):
-                part = Sync(work).plan()
-            plan.traffic.add(traffic)
-            plan.joins |= part.joins
-            plan.actions += part.actions
-            plan.failures += part.failures
-            plan.warnings += part.warnings
-            plan.directories += part.directories
-            plan.unchanged += part.unchanged
-            plan.skipped += part.skipped
-            plan.root = part.root
-        return plan
+                plan = Sync(work).plan()
+            plan.traffic = traffic
+            return plan
+
+        return combined_plans(each(self._roots(local_path, chosen.folder), one))
 
     def restore(
         self,
@@ -434,32 +431,3 @@ def _select(config: BucketConfig | BuckiaConfig | Mapping[str, Any] | str | Path
     if not isinstance(config, BuckiaConfig):
         config = BuckiaConfig.from_mapping(config)
     return config.select(name)
-
-
-def _combined(results: list[SyncResult]) -> SyncResult:
-    """The results of several folders as one."""
-    if len(results) == 1:
-        return results[0]
-    total = SyncResult()
-    for result in results:
-        for name in (
-            "uploaded",
-            "downloaded",
-            "deleted",
-            "directories",
-            "unchanged",
-            "skipped",
-            "hidden",
-            "conflicts",
-            "resolved",
-            "failed",
-        ):
-            setattr(total, name, getattr(total, name) + getattr(result, name))
-        total.errors += result.errors
-        total.conflict_list += result.conflict_list
-        total.skipped_list += result.skipped_list
-        total.warnings += result.warnings
-        total.root, total.root_before, total.snapshot = result.root, result.root_before, result.snapshot
-        total.dry_run = result.dry_run
-        total.traffic.add(result.traffic)
-    return total

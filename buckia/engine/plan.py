@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from buckia.events import Conflict, Failure, Requests, Skipped, SyncResult, Traffic
+from buckia.events import Conflict, Failure, FolderError, Requests, Skipped, SyncResult, Traffic
 from buckia.store.reader import WINDOW_BYTES
 from buckia.store.writer import ONE_PACK_BYTES_MAX, PACK_BYTES_TARGET
 
@@ -53,6 +53,10 @@ class Plan:
     skipped: list[Skipped] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Of the paths that were chosen, those that are neither on this disk nor in the bucket."""
+    error: FolderError | None = None
+    """Where several folders were to be synced, the first error; ``failures`` has the others."""
     root: str = ""
     files: int = 0
     """Files that are in step before the run; the measure for mass deletions."""
@@ -117,6 +121,8 @@ class Plan:
             errors=list(self.failures),
             conflict_list=[Conflict(action.path) for action in self.actions if action.kind == CONFLICT],
             warnings=list(self.warnings),
+            missing=list(self.missing),
+            error=self.error,
             root=self.root,
             root_before=self.root,
             traffic=self.traffic,

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 
+from buckia.core.directory import lookup
 from buckia.core.ids import DeviceId, ObjectId
-from buckia.core.manifest import Kind
+from buckia.core.manifest import Kind, Subtree
 from buckia.core.record import CHAIN_MAX
 from buckia.engine import plan as acts
 from buckia.engine.applied import Applied, begin_change, load_applied, load_conflicts, save_applied
 from buckia.engine.compare import Change, DirectoryPlan, Edit, Path
 from buckia.engine.context import Confirm, Workspace, guard_mass_deletion
-from buckia.engine.history import retained
+from buckia.engine.history import retained, to_path
 from buckia.engine.materialise import Materialiser
 from buckia.engine.plan import Plan
 from buckia.engine.publish import Publisher
@@ -23,6 +24,8 @@ from buckia.engine.survey import Survey, split
 from buckia.errors import BucketNotFound, NotFoundError
 from buckia.events import Conflict, Failure, Skipped, SyncResult
 from buckia.local.folder import OWN, ScannedDirectory, check_root, scan
+from buckia.local.fs import DiskEntry
+from buckia.local.paths import bucket_name
 from buckia.store.journal import Tips
 from buckia.store.repository import State
 
@@ -204,7 +207,22 @@ class Sync:
             # After a run that was not complete it is not known how much is in step; the folder is about that size.
             planned.files = in_step or self._state.tree.files
             planned.root = self._state.tree.content_hash.hex()
+            planned.missing = [path for path in self._work.filters.chosen if not self._exists(path, self._state.tree)]
         return planned
+
+    def _exists(self, text: str, tree: Subtree) -> bool:
+        """Whether a path is in the tree or on the disk, in whatever normalisation."""
+        path = to_path(text)
+        if not path or lookup(self._repo.nodes, tree.id, path) is not None:
+            return True
+        where = self._work.root
+        for depth, part in enumerate(path, 1):
+            entries = {bucket_name(entry[0]): DiskEntry(*entry) for entry in self._work.files.scan(where)}
+            found = entries.get(part)
+            if found is None or (found.kind != Kind.DIRECTORY and depth < len(path)):
+                return False
+            where = f"{where}/{found.name}"
+        return True
 
     def _guard(self, planned: Plan, confirm: Confirm | None) -> None:
         settings = self._work.settings

@@ -56,6 +56,11 @@ class Filters:
         """Nothing is left out so far."""
         return not self._key and not self._ignores
 
+    @property
+    def chosen(self) -> list[str]:
+        """The paths that are covered, if they were chosen, by component."""
+        return self._chosen or []
+
     def add_ignore_file(self, directory: str, content: bytes) -> None:
         """Apply the ignore file that lies in ``directory`` (path in the folder; the top is empty)."""
         file = IgnoreFile(content.decode("utf-8-sig", "replace"))

@@ -19,18 +19,8 @@ Command = Callable[..., Outcome]
 
 SYNC_FIELDS = {
     *("uploaded", "downloaded", "deleted", "unchanged", "skipped", "hidden", "conflicts", "resolved", "failed"),
-    *(
-        "directories",
-        "errors",
-        "conflict_list",
-        "skipped_list",
-        "warnings",
-        "root",
-        "root_before",
-        "snapshot",
-        "dry_run",
-        "success",
-    ),
+    *("errors", "conflict_list", "warnings", "root", "root_before", "snapshot", "dry_run", "success"),
+    *("directories", "skipped_list", "missing", "folder", "error", "folders"),
     *("requests", "retried", "retries", "bytes_uploaded", "bytes_downloaded"),
 }
 SNAPSHOT_FIELDS = {"id", "time", "device", "root", "files", "bytes", "head"}

@@ -32,8 +32,8 @@ def test_sync_json_is_one_flat_object(buckia: Run, client: StubClient) -> None:
     assert "traffic" not in shown
     assert shown["retried"] == {"put": 0, "get": 0, "list": 0, "delete": 0, "stat": 0}
     assert shown["requests"] == {"put": 0, "get": 0, "list": 0, "delete": 0, "stat": 0}
-    assert shown["errors"] == [{"path": "a", "reason": "gone"}]
-    assert shown["conflict_list"] == [{"path": "b", "copies": ["b (conflict)"]}]
+    assert shown["errors"] == [{"path": "a", "reason": "gone", "folder": ""}]
+    assert shown["conflict_list"] == [{"path": "b", "copies": ["b (conflict)"], "folder": ""}]
     assert shown["success"] is True
 
 

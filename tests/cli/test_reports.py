@@ -8,6 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from buckia import BuckiaClient
+from buckia.errors import AuthenticationError
+from buckia.sync.base import Page
+from buckia.sync.local import LocalSync
 from tests.cli.conftest import Outcome
 from tests.cli.support import Device, World, wait_a_tick
 
@@ -221,3 +225,157 @@ def test_the_log_of_a_database_that_is_not_written_yet_is_withheld(
     wait_a_tick()
     result = sync(a, "--json").json
     assert (result["uploaded"], [item["path"] for item in result["skipped_list"]]) == (1, [beside])
+
+
+# ---- what was asked for in vain
+
+
+def test_a_path_that_is_nowhere_is_reported(world: World, sync: Run) -> None:
+    """A typo in --paths is a failure of its own; the other paths are synced."""
+    a, b = _filled(world)
+    a.write("one", "changed")
+    a.write("new/x", "x")
+    wait_a_tick()
+    outcome = sync(a, "--paths", "one", "new", "nonexist", "sub/nope", "one/below")
+    assert outcome.code == 1
+    assert outcome.err.splitlines() == [
+        f"failed: {path}: it is neither on this disk nor in the bucket"
+        for path in ("nonexist", "one/below", "sub/nope")
+    ]
+    assert _line(outcome) == "Synced 2 files up, 3 failed"
+    outcome = sync(a, "--paths", "typo", "--json")
+    assert (outcome.code, outcome.json["missing"], outcome.json["failed"]) == (1, ["typo"], 1)
+    assert sync(a, "--paths", "typo", "-n").code == 1
+    # On one side only is enough, and a disk's own normalisation.
+    assert sync(b, "--paths", "new").code == 0
+    (a.root / "cafe\u0301").write_text("x")
+    assert sync(a, "--paths", "caf\u00e9").code == 0
+    (a.root / "two").unlink()
+    assert sync(a, "--paths", "two").code == 0
+    assert sync(a, "--paths", ".").code == 0
+
+
+# ---- several folders
+
+
+@pytest.fixture
+def folders(world: World, buckia: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command where a configuration names three folders, which are in step."""
+    world.base.joinpath(".buckia").write_text(
+        "m:\n  provider: local\n  bucket_name: bk\n  folders: [A, B, C]\n  paths: [docs]\n"
+    )
+    monkeypatch.chdir(world.base)
+    monkeypatch.setenv("BUCKIA_STATE_DIR", str(world.base / "state"))
+    for name in "ABC":
+        (world.base / "docs" / name).mkdir(parents=True)
+        (world.base / "docs" / name / "file").write_text(name)
+    wait_a_tick()
+    assert buckia("sync").code == 0
+    return buckia
+
+
+def _other(world: World, folder: str) -> Device:
+    return Device(world.base / f"other-{folder}", str(world.base / "bk" / folder), world.base / "other")
+
+
+def test_every_folder_has_a_line_of_its_own(world: World, folders: Run) -> None:
+    """Results, conflicts, failures and warnings say whose they are."""
+    other = _other(world, "B")
+    other.sync()
+    other.write("file", "by another")
+    wait_a_tick()
+    other.sync()
+    (world.base / "docs/B/file").write_text("by us")
+    (world.base / "docs/C/new").write_text("new")
+    os.mkfifo(world.base / "docs/A/pipe")
+    wait_a_tick()
+    outcome = folders("sync", "--conflict-resolution", "ask")
+    assert outcome.code == 9
+    assert [line.partition("   root ")[0] for line in outcome.out.splitlines()] == [
+        "A: In step: 1 file",
+        "B: Synced 1 file up, 1 down, 1 conflict",
+        "C: Synced 1 file up",
+    ]
+    assert "1 path left out: A/pipe (it is no file, directory or link)" in outcome.err
+    assert "conflict: B/file; other versions: file (conflict " in outcome.err
+    result = folders("sync", "--json").json
+    assert [(part["folder"], part["conflicts"]) for part in result["folders"]] == [("A", 0), ("B", 1), ("C", 0)]
+    assert all(part["root"] and part["snapshot"] for part in result["folders"])
+    assert (result["unchanged"], result["conflict_list"][0]["folder"]) == (5, "B")
+    (world.base / "docs/B/other").write_text("x")
+    assert "B/other" in folders("sync", "-n").out
+
+
+def test_what_is_wrong_with_one_folder_holds_up_no_other(world: World, folders: Run) -> None:
+    """A folder that is refused is named, the others are synced and shown, and the exit code is the first error's."""
+    for name in "AC":
+        (world.base / "docs" / name / "new").write_text("new")
+    (world.base / "docs/B/file").unlink()  # empty now, as a disk that is not mounted
+    wait_a_tick()
+    dry = folders("sync", "-n")
+    assert dry.code == 10
+    assert "A/new" in dry.out
+    assert "C/new" in dry.out
+    outcome = folders("sync")
+    assert outcome.code == 10
+    assert [line.partition("   root ")[0] for line in outcome.out.splitlines()] == [
+        "A: Synced 1 file up",
+        "C: Synced 1 file up",
+    ]
+    assert f"buckia: error: B: The directory {world.base}/docs/B is empty, but it held files before." in outcome.err
+    shutil.rmtree(world.base / "docs/C")
+    outcome = folders("sync")
+    assert outcome.code == 10
+    assert outcome.err.count("buckia: error: ") == 2
+    outcome = folders("sync", "--json")
+    assert outcome.code == 10
+    result = outcome.json
+    assert [part["error"] and part["error"]["type"] for part in result["folders"]] == [
+        None,
+        "RefusedError",
+        "RefusedError",
+    ]
+    assert (result["error"]["exit_code"], result["success"], result["unchanged"]) == (10, False, 2)
+
+
+def test_what_is_wrong_with_the_bucket_stops_at_once(world: World, folders: Run) -> None:
+    """Where it is gone after the first folder, the others are not tried, and what was done is told."""
+    (world.base / "docs/A/new").write_text("new")
+    wait_a_tick()
+    original = LocalSync._list
+
+    def listing(self: LocalSync, prefix: str, token: str | None) -> Page:
+        if prefix.startswith("B/"):
+            raise AuthenticationError("The key was revoked.")
+        return original(self, prefix, token)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalSync, "_list", listing)
+        outcome = folders("sync")
+        assert outcome.code == 3
+        assert _line(outcome) == "A: Synced 1 file up"
+        assert outcome.err == "buckia: error: B: The key was revoked.\n"
+        assert [part["folder"] for part in folders("sync", "--json").json["folders"]] == ["A", "B"]
+
+
+def test_a_chosen_path_need_be_in_one_folder_only(world: World, folders: Run) -> None:
+    """It is nowhere only if no folder has it."""
+    (world.base / "docs/B/only").write_text("x")
+    assert folders("sync", "--paths", "only").code == 0
+    outcome = folders("sync", "--paths", "nothing")
+    assert (outcome.code, outcome.err) == (1, "failed: nothing: it is neither on this disk nor in the bucket\n")
+
+
+def test_a_question_says_which_folder_it_is_about(world: World, folders: Run) -> None:
+    """A mass deletion is confirmed for one folder, not for all."""
+    for number in range(30):
+        (world.base / "docs/B" / f"f{number}").write_text(str(number))
+    wait_a_tick()
+    folders("sync")
+    for number in range(30):
+        (world.base / "docs/B" / f"f{number}").unlink()
+    asked: list[str] = []
+    with BuckiaClient(world.base / ".buckia", state_dir=world.base / "state") as client:
+        result = client.sync(delete_orphaned=True, confirm=lambda question: not asked.append(question))
+    assert result.deleted == 30
+    assert asked == ["B: This sync would remove 30 of 31 files from the folder. Go on?"]
