@@ -217,7 +217,9 @@ class PathVersion:
 
     path: str
     change: str
-    """``written`` or ``deleted``."""
+    """``written`` (a file or link), ``directory`` (it is one now, or with another mode), ``deleted``, or ``conflict``:
+    another version came beside it, whose copy ``path`` names.
+    """
     snapshot: str
     time: str
     device: str

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from buckia.events import FileInfo
 
 _LETTERS = {"added": "A", "removed": "D", "modified": "M", "type": "T"}
+_SIZELESS = ("deleted", "directory")
 _KINDS = {"file": stat.S_IFREG, "symlink": stat.S_IFLNK, "directory": stat.S_IFDIR}
 
 snapshot_option = click.option(
@@ -24,7 +25,8 @@ snapshot_option = click.option(
     metavar="S",
     default="latest",
     show_default=True,
-    help="An id or the beginning of one, 'latest', or 'latest~N' for the N-th before it.",
+    help="An id or the beginning of one, 'latest', 'latest~N' for the N-th before it, or a time (UTC), as "
+    "'2026-11-22T10:06': the newest until then.",
 )
 
 
@@ -132,7 +134,7 @@ def log_command(path: str, location: str | None, bucket: str | None, folder: str
         out_json_array(versions)
         return 0
     rows = [
-        (item.snapshot, item.time, item.device, item.change, size(item.size) if item.content else "")
+        (item.snapshot, item.time, item.device, item.change, "" if item.change in _SIZELESS else size(item.size))
         for item in versions
     ]
     for line in table(("SNAPSHOT", "TIME (UTC)", "DEVICE", "CHANGE", "SIZE"), rows, right=(4,)):

@@ -14,7 +14,7 @@ from buckia.core.content import chunks
 from buckia.core.directory import Path, diff_trees, entries, lookup, walk
 from buckia.core.ids import BlobId, ObjectId
 from buckia.core.manifest import Entry, FileContent, Kind, Subtree, Version, current, is_directory
-from buckia.core.projection import project_directory
+from buckia.core.projection import DIRECTORY_MODE, Shown, project, project_directory
 from buckia.core.record import Snapshot
 from buckia.engine.capture import DIGESTS, EMPTY_CHUNK
 from buckia.engine.compare import Value
@@ -161,25 +161,42 @@ def find_entry(repository: Repository, tree: Subtree, text: str) -> tuple[Path, 
 
 
 def ls(repository: Repository, name: str, text: str, recursive: bool) -> list[FileInfo]:
-    """What ``buckia ls`` lists: a directory's entries, or one file."""
+    """What ``buckia ls`` lists: a directory's entries, or one file, each followed by its conflict copies."""
     tree, _ = resolve(repository, name)
+    copy = _conflict_copy(repository, tree, to_path(text))
+    if copy is not None:
+        return [_version_info(to_path(text), copy.versions[0], conflict=True)]
     path, entry = find_entry(repository, tree, text)
     if entry is not None and not is_directory(entry):
-        return [_info(path, entry)]
+        return _infos(repository, tree, path, entry)
     below = tree if entry is None else entry.subtree
     if below is None:
         return []
     if recursive:
-        return [_info(where, item) for where, item in walk(repository.nodes, below.id, path)]
-    return [_info((*path, item.name), item) for item in entries(repository.nodes, below.id)]
+        listed = walk(repository.nodes, below.id, path)
+    else:
+        listed = (((*path, item.name), item) for item in entries(repository.nodes, below.id))
+    return [info for where, item in listed for info in _infos(repository, tree, where, item)]
 
 
-def _info(path: Path, entry: Entry) -> FileInfo:
+def _infos(repository: Repository, tree: Subtree, path: Path, entry: Entry) -> list[FileInfo]:
+    """An entry, then its conflict copies under the names that disks show."""
+    several = len(entry.versions) + (entry.subtree is not None) > 1 and len(project(entry)) > 1
     version = current(entry)
-    if version is None:
+    if version is not None:
+        found = [_version_info(path, version, conflict=several)]
+    else:
         modes = [item.mode for item in entry.versions if item.kind == Kind.DIRECTORY]
         size = entry.subtree.bytes if entry.subtree is not None else 0
-        return FileInfo(to_text(path), "directory", size, 0, modes[-1] if modes else 0o755, "", None)
+        mode = modes[-1] if modes else DIRECTORY_MODE
+        found = [FileInfo(to_text(path), "directory", size, 0, mode, "", None, conflict=several)]
+    if several:
+        shown = [item for item in _shown_in(repository, tree, path[:-1]) if item.entry_name == entry.name]
+        found += [_version_info((*path[:-1], item.name), item.versions[0], conflict=True) for item in shown[1:]]
+    return found
+
+
+def _version_info(path: Path, version: Version, *, conflict: bool) -> FileInfo:
     digest = version.digest
     return FileInfo(
         path=to_text(path),
@@ -190,14 +207,15 @@ def _info(path: Path, entry: Entry) -> FileInfo:
         content=version.content.id.hex() if isinstance(version.content, FileContent) else "",
         digest=None if digest is None else f"{_DIGEST_NAMES[digest.algorithm]}:{digest.value.hex()}",
         target=os.fsdecode(version.content) if isinstance(version.content, bytes) else None,
-        conflict=any(not version.same_value(other) for other in entry.versions),
+        conflict=conflict,
     )
 
 
 def cat(repository: Repository, name: str, text: str) -> Iterator[bytes]:
     """The bytes of a file, checked, piece by piece."""
     tree, _ = resolve(repository, name)
-    version = _conflict_copy(repository, tree, to_path(text))
+    copy = _conflict_copy(repository, tree, to_path(text))
+    version = copy.versions[0] if copy is not None else None
     if version is None:
         _, entry = find_entry(repository, tree, text)
         version = current(entry) if entry is not None else None
@@ -208,16 +226,18 @@ def cat(repository: Repository, name: str, text: str) -> Iterator[bytes]:
     return read_file(repository, version)
 
 
-def _conflict_copy(repository: Repository, tree: Subtree, path: Path) -> Version | None:
-    """The version that is shown under the name of a conflict copy, if this is one."""
+def _conflict_copy(repository: Repository, tree: Subtree, path: Path) -> Shown | None:
+    """What is shown under the name of a conflict copy, if this is one."""
     if not path or CONFLICT_MARK not in path[-1]:
         return None
-    above = lookup(repository.nodes, tree.id, path[:-1]) if len(path) > 1 else None
-    directory = tree if len(path) == 1 else above.subtree if above is not None else None
-    if directory is None:
-        return None
-    shown = project_directory(entries(repository.nodes, directory.id))
-    return next((item.versions[0] for item in shown if item.name == path[-1] != item.entry_name), None)
+    return next((i for i in _shown_in(repository, tree, path[:-1]) if i.name == path[-1] != i.entry_name), None)
+
+
+def _shown_in(repository: Repository, tree: Subtree, path: Path) -> list[Shown]:
+    """What a directory of a tree shows; nothing if it is none."""
+    above = lookup(repository.nodes, tree.id, path) if path else None
+    directory = tree if not path else above.subtree if above is not None else None
+    return project_directory(entries(repository.nodes, directory.id)) if directory is not None else []
 
 
 def read_file(repository: Repository, version: Version) -> Iterator[bytes]:
@@ -282,35 +302,51 @@ def _size(entry: Entry | None) -> int | None:
 
 
 def log(repository: Repository, text: str) -> list[PathVersion]:
-    """The history of one path, oldest first: every snapshot that changed what it shows."""
+    """The history of one path, oldest first: every snapshot that changed what it shows, conflict copies too."""
     path = to_path(text)
     if not path:
         raise UsageError("`log` needs a path.")
+    if CONFLICT_MARK in path[-1] and repository.journal.heads():
+        copy = _conflict_copy(repository, repository.current().tree, path)
+        path = path if copy is None else (*path[:-1], copy.entry_name)
     found: list[PathVersion] = []
-    last: Version | None = None
+    last: list[Shown] = []
     for item in snapshot_records(repository):
         entry = lookup(repository.nodes, snapshot_tree(item.snapshot).id, path)
-        version = current(entry) if entry is not None else None
-        if version is None and last is None:
-            continue
-        if version is not None and last is not None and version.same_value(last):
-            continue
-        content = version.content.id.hex() if version is not None and isinstance(version.content, FileContent) else None
-        found.append(
-            PathVersion(
-                path=to_text(path),
-                change="deleted" if version is None else "written",
-                snapshot=short(item.id),
-                time=iso_time(item.record.time_ns),
-                device=item.record.name,
-                size=0 if version is None else version.size,
-                content=content,
-            )
-        )
-        last = version
+        shown = project(entry) if entry is not None else []
+        if not shown and last:
+            found.append(_path_version(item, path, "deleted", None))
+        elif shown and not (last and _alike(shown[0], last[0])):
+            change = "directory" if shown[0].kind == Kind.DIRECTORY else "written"
+            found.append(_path_version(item, path, change, shown[0]))
+        for copy in shown[1:]:
+            if not any(_alike(copy, before) for before in last):
+                found.append(_path_version(item, (*path[:-1], copy.name), "conflict", copy))
+        last = shown
     if not found:
-        raise NotFoundError(f"No snapshot holds a file “{text}”.")
+        raise NotFoundError(f"No snapshot holds “{text}”.", hint="`buckia ls -r` shows what the newest one holds.")
     return found
+
+
+def _alike(one: Shown, other: Shown) -> bool:
+    """Whether users see no difference."""
+    if one.kind != other.kind or one.kind == Kind.DIRECTORY:
+        return one.kind == other.kind and one.mode == other.mode
+    return one.versions[0].same_value(other.versions[0])
+
+
+def _path_version(record: Linked, path: Path, change: str, shown: Shown | None) -> PathVersion:
+    version = shown.versions[0] if shown is not None and shown.kind != Kind.DIRECTORY else None
+    content = version.content if version is not None else None
+    return PathVersion(
+        path=to_text(path),
+        change=change,
+        snapshot=short(record.id),
+        time=iso_time(record.record.time_ns),
+        device=record.record.name,
+        size=0 if version is None else version.size,
+        content=content.id.hex() if isinstance(content, FileContent) else None,
+    )
 
 
 def retained(repository: Repository) -> Callable[[Path, Value], bool]:

@@ -379,3 +379,56 @@ def test_a_question_says_which_folder_it_is_about(world: World, folders: Run) ->
         result = client.sync(delete_orphaned=True, confirm=lambda question: not asked.append(question))
     assert result.deleted == 30
     assert asked == ["B: This sync would remove 30 of 31 files from the folder. Go on?"]
+
+
+# ---- conflicts in the history
+
+
+def test_what_lies_beside_a_directory_is_listed(world: World, buckia: Run) -> None:
+    """A directory may be one side of a conflict; `ls` and `log` show the other one, by the name that disks show."""
+    a, b = world.pair()
+    a.fill({"l/q": "q", "k": "k", "p": "1"})
+    a.sync()
+    b.sync()
+    shutil.rmtree(a.root / "l")
+    (a.root / "l").symlink_to("real")
+    a.write("p", "of a")
+    b.write("p", "of b!")
+    wait_a_tick()
+    b.sync()
+    a.sync(conflict_resolution="ask")
+    on_disk = {path.name for path in a.root.iterdir() if not path.name.startswith(".buckia")}
+    copies = [path for path in on_disk if "(conflict " in path]
+    assert len(copies) == 2
+    where = ("--from", world.location)
+    listed = buckia("ls", "-r", *where, "--json").json
+    assert sorted(item["path"] for item in listed) == sorted(on_disk | {"l/q"})  # hidden here, not deleted
+    assert {item["path"] for item in listed if item["conflict"]} == {"l", "p", *copies}
+    link = next(path for path in copies if path.startswith("l "))
+    assert [item["path"] for item in buckia("ls", *where, "--json").json if item["path"][0] == "l"] == ["l", link]
+    (only,) = buckia("ls", link, *where, "--json").json
+    assert (only["kind"], only["target"], only["conflict"]) == ("symlink", "real", True)
+    other = next(path for path in copies if path != link)
+    assert [item["path"] for item in buckia("ls", "p", *where, "--json").json] == ["p", other]
+    for name in ("l", link):
+        versions = buckia("log", name, *where, "--json").json
+        assert [(item["change"], item["path"]) for item in versions] == [("directory", "l"), ("conflict", link)]
+    assert [item["change"] for item in buckia("log", "p", *where, "--json").json].count("written") >= 2
+    assert "4 B" in buckia("log", "l", *where).out
+
+
+def test_the_log_of_a_path_that_changes_its_kind(world: World, buckia: Run) -> None:
+    """A directory is told from a deletion."""
+    a = world.device("a")
+    for make in (
+        lambda: a.write("x", "1"),
+        lambda: ((a.root / "x").unlink(), a.write("x/y", "2")),
+        lambda: shutil.rmtree(a.root / "x"),
+    ):
+        make()
+        a.write("keep", os.urandom(4))
+        wait_a_tick()
+        a.sync(delete_orphaned=True)
+    versions = buckia("log", "x", "--from", world.location, "--json").json
+    assert [item["change"] for item in versions] == ["written", "directory", "deleted"]
+    assert buckia("log", "nothing", "--from", world.location).code == 6
