@@ -341,6 +341,7 @@ class BucketConfig(BaseModel):
             "endpoint": endpoint,
             "max_workers": self.max_workers,
             "settings": settings,
+            "directory": self._base,
         }
 
     def mapping(self, local_path: str | Path | None = None, folder: str | None = None) -> tuple[MappedRoot, ...]:

@@ -55,6 +55,12 @@ _BY_STATUS: Mapping[int, type[BuckiaError]] = {
     505: BucketError,
     507: QuotaExceeded,
 }
+_NEXT_STEPS: Mapping[int, str] = {
+    403: "The key was taken, and this is not allowed: see in Bunny's panel whether the account or the zone is "
+    "suspended, and whether a proxy on the way answers in Bunny's place.",
+    507: "There is no room left: see in Bunny's panel whether the zone or the account has reached a limit, or its "
+    "credit is used up. What was sent so far is kept; sync again afterwards.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class Answer:
         if kind is Transient:
             wish = retry_after(self.headers)
             return Transient(message, retry_after=wish, throttled=self.status == 429 or wish is not None)
-        return kind(message)
+        return kind(message, hint=_NEXT_STEPS.get(self.status))
 
 
 class BunnyHost:

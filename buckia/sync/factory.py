@@ -27,6 +27,8 @@ class BackendConfig:
     max_workers: int = 16
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What only this provider knows, by name; unknown names are refused."""
+    directory: Path = Path()
+    """Where the configuration lies: relative paths in it count from there."""
 
 
 Make = Callable[[BackendConfig], BaseSync]

@@ -38,6 +38,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_ATTEMPTS = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PASSING = (errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT)
 
@@ -53,6 +54,12 @@ class LocalSync(BaseSync):
         self._swept: set[tuple[str, ...]] = set()
 
     def _put(self, key: str, data: memoryview, if_absent: bool) -> ObjectInfo:
+        for _ in range(_ATTEMPTS):
+            with suppress(FileNotFoundError):  # a deletion took away the directory that it had left empty
+                return self._put_once(key, data, if_absent)
+        return self._put_once(key, data, if_absent)
+
+    def _put_once(self, key: str, data: memoryview, if_absent: bool) -> ObjectInfo:
         *parents, name = key.split("/")
         with self._directory(tuple(parents), create=True) as directory:
             temporary = TEMPORARY + secrets.token_hex(8)
@@ -137,6 +144,18 @@ class LocalSync(BaseSync):
             os.unlink(name, dir_fd=directory)
             if self._durable:
                 os.fsync(directory)
+        self._prune(parents)
+
+    def _prune(self, parents: list[str]) -> None:
+        """Remove directories that are empty now, as elsewhere no trace is left of a key's slashes either."""
+        while parents:
+            *above, name = parents
+            try:
+                with self._directory(tuple(above)) as directory:
+                    os.rmdir(name, dir_fd=directory)
+            except OSError:
+                return  # it is not empty, or not ours to remove: either way it stays
+            parents = above
 
     def _close(self) -> None:
         """Nothing stays open between requests."""

@@ -359,3 +359,12 @@ def test_the_configuration_of_another_provider_is_not_ignored(tmp_path: Path) ->
     config = BucketConfig(provider="local", bucket_name=str(tmp_path), pull_zone="x")
     with BuckiaClient(config) as client, pytest.raises(UsageError, match="local has no setting pull_zone"):
         client.test_connection()
+
+
+def test_a_check_leaves_no_trace_in_a_directory(buckia: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even an empty directory."""
+    monkeypatch.setenv("BUCKIA_STATE_DIR", str(tmp_path / "state"))
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    assert buckia("bucket", "check", "--no-pages", "--from", str(bucket / "folder")).code == 0
+    assert list(bucket.iterdir()) == []

@@ -17,6 +17,7 @@ from types import ModuleType
 import pytest
 
 from buckia import errors
+from buckia.config import BucketConfig
 from buckia.errors import AccessDenied, BucketError, BucketNotFound, Transient, UsageError
 from buckia.sync import contract
 from buckia.sync.base import BaseSync, Capabilities
@@ -103,6 +104,13 @@ def test_its_errors_are_of_the_closed_set(module: ModuleType, tmp_path: Path, fr
             error.sqlite_errorname = name
             assert type(bucket._translate(error, "key")) is kind
         assert bucket._translate(sqlite3.ProgrammingError("a bug"), "key") is None
+
+
+def test_its_file_lies_where_the_configuration_does(module: ModuleType, tmp_path: Path) -> None:
+    """Commands are run in other directories, too, and are to find the same bucket."""
+    entry = BucketConfig(provider="sqlite", bucket_name="file.db").placed("b", tmp_path)
+    with module.make(BackendConfig(**entry.backend())) as bucket:
+        assert bucket.location == f"sqlite:{tmp_path / 'file.db'}"
 
 
 def test_it_refuses_settings_that_it_does_not_know(module: ModuleType) -> None:

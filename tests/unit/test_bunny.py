@@ -470,6 +470,8 @@ def test_answers(host: Scripted, bucket: BunnySync, answer: Answer, kind: type[B
         assert isinstance(caught.value, Transient) is (kind is Transient)
         if isinstance(caught.value, Transient):
             assert caught.value.throttled is throttled
+        if kind in (AccessDenied, QuotaExceeded):
+            assert "Bunny's panel" in str(caught.value.hint)
     assert len(host.asked) == 2  # nothing is retried below us
 
 

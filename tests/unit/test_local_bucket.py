@@ -23,6 +23,7 @@ from buckia.errors import (
     QuotaExceeded,
     Transient,
 )
+from buckia.sync.base import ObjectInfo
 from buckia.sync.local import TEMPORARY, LocalSync
 
 
@@ -147,6 +148,38 @@ def test_unended_puts_are_not_seen_and_go_away_after_a_day(bucket: LocalSync, ro
     assert new.exists()
 
 
+def test_no_directory_is_left_of_what_was_deleted(bucket: LocalSync, root: Path) -> None:
+    """A key's slashes are no directories at other providers; here they go with the last object in them."""
+    bucket.put("a/b/c", b"x")
+    bucket.put("a/d", b"x")
+    bucket.delete("a/b/c")
+    assert sorted(path.name for path in root.rglob("*")) == ["a", "d"]
+    bucket.delete_many(["a/d", "nothing/at/all"])
+    assert list(root.iterdir()) == []
+    bucket.put("a/b/c", b"again")
+    assert bucket.get("a/b/c") == b"again"
+
+
+def test_a_put_survives_that_its_directory_is_taken_away(
+    bucket: LocalSync, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the directory and the write another process may delete the last object in it."""
+    original = LocalSync._write
+    calls = 0
+
+    def write(self: LocalSync, directory: int, name: str, key: str, data: memoryview) -> ObjectInfo:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            (root / "a/b").rmdir()
+        return original(self, directory, name, key, data)
+
+    monkeypatch.setattr(LocalSync, "_write", write)
+    bucket.put("a/b/c", b"x")
+    assert calls == 2
+    assert _keys(bucket) == ["a/b/c"]
+
+
 def test_a_put_that_fails_leaves_nothing(bucket: LocalSync, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put("a", b"old")
 
@@ -217,7 +250,7 @@ def test_order_of_a_durable_put(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_directory_that_somebody_removed_is_made_again(bucket: LocalSync, root: Path) -> None:
     bucket.put("a/b/c", b"x")
-    bucket.delete("a/b/c")
+    (root / "a/b/c").unlink()
     (root / "a/b").rmdir()
     (root / "a").rmdir()
     bucket.put("a/b/c", b"y")
