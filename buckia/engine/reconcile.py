@@ -96,11 +96,16 @@ class Sync:
                 "The local state was damaged; it was put aside, and this directory was compared by content."
             )
 
-    def _note_skipped(self, path: bytes, names: list[tuple[str, str]]) -> None:
-        prefix = os.fsdecode(path) + "/" if path else ""
-        self._plan.skipped += [
-            Skipped(prefix + name, reason, "own" if reason == OWN else "local") for name, reason in names
-        ]
+    def _note_skipped(self, directory: bytes, names: list[tuple[str, str]]) -> None:
+        """Take down what is never synced, but for what this run would not cover anyway."""
+        prefix = os.fsdecode(directory) + "/" if directory else ""
+        covers = self._work.filters.covers
+        for name, reason in names:
+            path = prefix + name
+            if reason == OWN:
+                self._plan.skipped.append(Skipped(path, reason, "own"))
+            elif covers(path, False) and covers(path, True):
+                self._plan.skipped.append(Skipped(path, reason, "local"))
 
     def _open(self, write: bool) -> bool:
         """Open the folder. Whether it is there: a dry run of a first sync finds nothing, and makes nothing."""

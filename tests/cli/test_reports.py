@@ -190,6 +190,16 @@ def test_the_trash_and_configurations_are_nothing_to_wonder_about(world: World, 
     assert sync(b, "--json").json["skipped"] == 2
 
 
+def test_what_filters_leave_out_is_not_told(world: World, sync: Run) -> None:
+    """Who has seen the line can silence it with an ignore file; and with --paths only what lies there counts."""
+    a = _odd(world)
+    assert "left out" not in sync(a, "--paths", "ok").err
+    assert sync(a, "--exclude", "pipe|mine|stuff|wal", "--json").json["skipped"] == 1
+    a.write(".buckiaignore", "pipe\n.buckia-mine/\n_buckia*\n*-wal\n")
+    for _ in range(2):
+        assert sync(a).err == ""
+
+
 @pytest.mark.parametrize("content", ["", "important"])
 @pytest.mark.parametrize("beside", ["notes-journal", "notes-wal", "notes-shm"])
 def test_what_only_has_the_name_of_a_journal_is_synced(world: World, sync: Run, content: str, beside: str) -> None:
