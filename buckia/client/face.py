@@ -141,7 +141,7 @@ class BuckiaClient:
         progress_callback: ProgressCallback | None = None,
         **overrides: Any,
     ) -> Plan:
-        """What `sync` would do; nothing is changed on either side."""
+        """What `sync` would do; nothing is changed on either side. Raises as that does; ``result`` is a `Plan` then."""
         chosen = self._options(options, overrides)
 
         def one(root: MappedRoot) -> Plan:

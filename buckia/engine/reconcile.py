@@ -21,7 +21,7 @@ from buckia.engine.materialise import Materialiser
 from buckia.engine.plan import Plan
 from buckia.engine.publish import Publisher
 from buckia.engine.survey import Survey, split
-from buckia.errors import BucketNotFound, NotFoundError
+from buckia.errors import BucketNotFound, LocalError, NotFoundError
 from buckia.events import Conflict, Failure, Skipped, SyncResult
 from buckia.local.folder import OWN, ScannedDirectory, check_root, scan
 from buckia.local.fs import DiskEntry
@@ -222,7 +222,10 @@ class Sync:
             return True
         where = self._work.root
         for depth, part in enumerate(path, 1):
-            entries = {bucket_name(entry[0]): DiskEntry(*entry) for entry in self._work.files.scan(where)}
+            try:
+                entries = {bucket_name(entry[0]): DiskEntry(*entry) for entry in self._work.files.scan(where)}
+            except LocalError:
+                return True  # it cannot be told, and that the directory cannot be read is reported already
             found = entries.get(part)
             if found is None or (found.kind != Kind.DIRECTORY and depth < len(path)):
                 return False

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from buckia import BuckiaClient
-from buckia.errors import AuthenticationError
+from buckia.errors import AuthenticationError, LocalError
+from buckia.local.disk import RealFileSystem
+from buckia.local.fs import RawEntry
 from buckia.sync.base import Page
 from buckia.sync.local import LocalSync
 from tests.cli.conftest import Outcome
@@ -263,6 +265,35 @@ def test_a_path_that_is_nowhere_is_reported(world: World, sync: Run) -> None:
     (a.root / "two").unlink()
     assert sync(a, "--paths", "two").code == 0
     assert sync(a, "--paths", ".").code == 0
+
+
+def test_a_typo_in_a_first_sync_is_reported(world: World, sync: Run) -> None:
+    """Neither side has anything to compare with yet."""
+    a = world.device("a")
+    a.write("one", "1")
+    for more in (("-n",), (), ()):
+        outcome = sync(a, "--paths", "typo", *more)
+        assert (outcome.code, outcome.err) == (1, "failed: typo: it is neither on this disk nor in the bucket\n")
+
+
+def test_what_cannot_be_looked_at_is_no_typo(world: World, sync: Run) -> None:
+    """A directory that cannot be read is what failed."""
+    a = world.device("a")
+    a.write("private/x", "1")
+    original = RealFileSystem.scan
+
+    def scan(self: RealFileSystem, path: str) -> list[RawEntry]:
+        if path.endswith("private"):
+            raise LocalError("Cannot read the directory private: permission denied.")
+        return original(self, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RealFileSystem, "scan", scan)
+        outcome = sync(a, "--paths", "private/x")
+    assert (outcome.code, outcome.err) == (
+        1,
+        "failed: private: Cannot read the directory private: permission denied.\n",
+    )
 
 
 # ---- several folders
