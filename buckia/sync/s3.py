@@ -1,22 +1,24 @@
 """AWS S3 and everything that speaks its protocol, through botocore.
 
-Every put is one request with a digest of the body, which the server checks: no object is stored that differs from what
-was sent. The chunked bodies with trailing checksums, which several compatible servers refuse or store, are not used.
-botocore's own retries and redirects are off; its credential chain, proxies (``HTTPS_PROXY``, ``NO_PROXY``) and
-certificates (``AWS_CA_BUNDLE``) work as everywhere.
+Every put is one request with a digest of the body for the server to check, and counts as done when the answer tells of
+the same bytes: by the SHA-256 that it repeats, else by an ETag that is their MD5. The chunked bodies with trailing
+checksums, which several compatible servers refuse or store, are not used. botocore's own retries and redirects are off;
+its credential chain, proxies (``HTTPS_PROXY``, ``NO_PROXY``) and certificates (``AWS_CA_BUNDLE``) work as everywhere.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-from buckia.errors import BucketError, BuckiaError, MissingExtraError, UsageError
+from buckia.errors import BucketError, BuckiaError, MissingExtraError, ObjectNotFound, Transient, UsageError
 from buckia.sync.base import Attempt, BaseSync, ObjectInfo, Page, Verb, check_key
 from buckia.sync.s3_admin import S3Admin
 from buckia.sync.s3_client import (
@@ -37,6 +39,7 @@ __all__ = ["SIGNED_SECONDS_MAX", "S3Options", "S3Sync"]
 SIGNED_SECONDS_MAX = 7 * 86_400
 """How long a signed URL may be valid."""
 
+_MD5 = re.compile("[0-9a-fA-F]{32}")
 _NO_BATCH_DELETE = frozenset(
     {"MissingContentMD5", "InvalidRequest", "InvalidArgument", "NotImplemented", "MethodNotAllowed", "InvalidDigest"}
 )
@@ -129,7 +132,29 @@ class S3Sync(BaseSync):
             headers["ChecksumSHA256"] = digest_text(hashlib.sha256(data).digest())
         # A memoryview goes to the socket as it is: no copy.
         answer = self._s3().put_object(Bucket=self._bucket, Key=key, Body=data, **headers)
+        self._prove(key, data, headers, answer)
         return ObjectInfo(key, len(data), _etag(answer))
+
+    def _prove(self, key: str, data: memoryview, sent: Mapping[str, str], answer: Mapping[str, Any]) -> None:
+        """Raises `Transient` unless the answer to a put tells of these bytes; the cheapest proof comes first."""
+        etag, repeated = _etag(answer), answer.get("ChecksumSHA256")
+        if not etag:
+            raise Transient(f"{self.location}: {key}: the answer has no ETag, so nobody says that it is stored.")
+        if repeated and "ChecksumSHA256" in sent:
+            right = repeated == sent["ChecksumSHA256"]
+        elif not _MD5.fullmatch(etag) or str(answer.get("ServerSideEncryption", "")).startswith("aws:kms"):
+            return  # such an ETag is no MD5: the digest that the server was sent has to do
+        else:
+            # Other kinds of ETags may look alike, so an unequal one is no failure yet: the bytes themselves decide.
+            right = etag.lower() == _md5(data, sent) or self._holds(key, data)
+        if not right:
+            raise Transient(f"{self.location}: {key}: what is stored there is not what was sent.")
+
+    def _holds(self, key: str, data: memoryview) -> bool:
+        try:
+            return self.get(key) == data
+        except ObjectNotFound:
+            return False
 
     def _get(self, key: str, offset: int, length: int | None) -> bytes:
         part = {}
@@ -287,3 +312,9 @@ class S3Sync(BaseSync):
 def _etag(answer: Mapping[str, Any]) -> str | None:
     etag = answer.get("ETag")
     return None if etag is None else str(etag).strip('"')
+
+
+def _md5(data: memoryview, sent: Mapping[str, str]) -> str:
+    if "ContentMD5" in sent:
+        return base64.b64decode(sent["ContentMD5"]).hex()
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

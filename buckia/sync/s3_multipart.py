@@ -305,8 +305,9 @@ class PartedUpload:
                 if (info := self._made(etags)) is not None:
                     return info
                 raise
-            etag = answer.get("ETag")
-            return ObjectInfo(self.key, self.file.size, None if etag is None else str(etag).strip('"'))
+            if not answer.get("ETag"):
+                raise Transient(f"{self.key}: the answer has no ETag, so nobody says that it is stored.")
+            return ObjectInfo(self.key, self.file.size, str(answer["ETag"]).strip('"'))
 
         info: ObjectInfo = self.attempt("put", complete)
         return info

@@ -73,7 +73,7 @@ def test_limits_are_those_of_the_cluster() -> None:
 
 def test_requests_carry_no_newer_checksums() -> None:
     bucket = LinodeSync("b", region="us-east-1", credentials=KEYS)
-    assert bucket._checksum == "signature"
+    assert bucket._checksum == "md5"
     config = bucket._s3().meta.config
     assert config.request_checksum_calculation == "when_required"
     assert config.s3["addressing_style"] == "path"

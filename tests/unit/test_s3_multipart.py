@@ -342,6 +342,21 @@ def test_an_end_that_was_not_heard_of_is_found(server: Server, path: Path) -> No
     assert server.requests["head_object"] == 1
 
 
+def test_an_end_that_nobody_confirmed_is_not_done(server: Server, path: Path) -> None:
+    """An answer without an ETag, from a proxy for example, is no proof; the next attempt sees what is there."""
+    real = server.complete_multipart_upload
+
+    def silent(key: str, **about: Any) -> Any:
+        if server.requests["complete_multipart_upload"] > 1:
+            real(key, **about)
+        return {}
+
+    server.complete_multipart_upload = silent  # type: ignore[method-assign]
+    info = _upload(server, path)
+    assert info.etag == server.objects["k"][1].strip('"')
+    assert server.requests["complete_multipart_upload"] == 3
+
+
 def test_an_upload_that_somebody_ended_is_no_success(server: Server, path: Path) -> None:
     server.objects["k"] = (path.read_bytes(), '"0-5"')
 
@@ -515,7 +530,7 @@ def test_memory_does_not_grow_with_parts(server: Server, tmp_path: Path) -> None
         return {"ETag": f'"{digest.hexdigest()}"'}
 
     server.upload_part = upload_part  # type: ignore[method-assign, assignment]
-    server.complete_multipart_upload = lambda key, **_: {}  # type: ignore[method-assign, assignment]
+    server.complete_multipart_upload = lambda key, **_: {"ETag": "e"}  # type: ignore[method-assign, assignment]
     tracemalloc.start()
     try:
         PartedUpload(server.call, patient, "k", LocalFile(path), 16 << 20, 3).run()

@@ -97,6 +97,99 @@ def test_a_put_without_a_limit_hands_over_the_very_bytes(server: Echo, make: Mak
         assert server.seen[-1].body == data
 
 
+# What proves a put.
+
+
+def confirmed(**headers: str) -> Callable[[Request], Answer]:
+    """A server that answers each put with these headers; ``ETag`` is quoted here."""
+    told = [(name.replace("_", "-"), f'"{value}"' if name == "ETag" else value) for name, value in headers.items()]
+    return lambda request: Answer(200, b"other bytes" if request.method == "GET" else b"", told)
+
+
+DATA = b"some bytes"
+MD5 = hashlib.md5(DATA).hexdigest()
+OTHER_MD5 = hashlib.md5(b"damaged").hexdigest()
+SHA256 = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
+OTHER_SHA256 = base64.b64encode(hashlib.sha256(b"damaged").digest()).decode()
+
+
+@pytest.mark.parametrize("checksum", ["sha256", "signature", "md5"])
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, "no ETag"),
+        ({"ETag": ""}, "no ETag"),
+        ({"ETag": OTHER_MD5}, "not what was sent"),
+        ({"ETag": OTHER_MD5, "x_amz_server_side_encryption": "AES256"}, "not what was sent"),
+    ],
+)
+def test_a_put_that_nobody_confirmed_is_not_done(
+    server: Echo, make: Make, checksum: str, headers: dict[str, str], words: str
+) -> None:
+    """An answer without an ETag, or with that of other bytes, is no proof that the object was stored."""
+    server.answer = confirmed(**headers)  # type: ignore[method-assign]
+    with pytest.raises(Transient, match=words):
+        make(checksum=checksum).put("k", DATA)
+
+
+@pytest.mark.parametrize(
+    ("checksum", "headers"),
+    [
+        *((checksum, {"ETag": MD5}) for checksum in ("sha256", "signature", "md5")),
+        ("signature", {"ETag": MD5.upper()}),
+        ("md5", {"ETag": f"{OTHER_MD5}-1"}),
+        ("signature", {"ETag": OTHER_MD5, "x_amz_server_side_encryption": "aws:kms"}),
+        ("signature", {"ETag": OTHER_MD5, "x_amz_server_side_encryption": "aws:kms:dsse"}),
+        ("sha256", {"ETag": OTHER_MD5, "x_amz_checksum_sha256": SHA256}),
+    ],
+)
+def test_an_etag_is_compared_only_where_it_is_an_md5(
+    server: Echo, make: Make, checksum: str, headers: dict[str, str]
+) -> None:
+    """Where objects are encrypted with a key of KMS, or made of parts, an ETag says nothing about the bytes."""
+    server.answer = confirmed(**headers)  # type: ignore[method-assign]
+    bucket = make(checksum=checksum)
+    bucket.put("k", DATA)
+    assert bucket.traffic.requests.total == 1
+
+
+def test_a_digest_that_the_server_repeats_must_be_the_one_that_was_sent(server: Echo, make: Make) -> None:
+    server.answer = confirmed(ETag=MD5, x_amz_checksum_sha256=OTHER_SHA256)  # type: ignore[method-assign]
+    with pytest.raises(Transient, match="not what was sent"):
+        make(checksum="sha256").put("k", DATA)
+
+
+def test_an_etag_that_only_looks_like_an_md5_is_no_failure(server: Echo, make: Make) -> None:
+    """Where the ETag is not that of the bytes the bytes are read back, and decide."""
+    stored: dict[str, bytes] = {}
+
+    def answer(request: Request) -> Answer:
+        if request.method == "PUT":
+            stored[request.path] = request.body
+        return Answer(200, stored[request.path] if request.method == "GET" else b"", [("ETag", f'"{OTHER_MD5}"')])
+
+    server.answer = answer  # type: ignore[method-assign]
+    bucket = make(checksum="md5")
+    assert bucket.put("k", DATA).size == len(DATA)
+    assert (bucket.traffic.requests.put, bucket.traffic.requests.get) == (1, 1)
+
+
+@needs_server
+@pytest.mark.parametrize("checksum", ["signature", "md5"])
+def test_bytes_that_were_damaged_on_their_way_are_not_taken_for_stored(checksum: str) -> None:
+    """Also at a server that takes a signature over the body and does not check it."""
+    made = seaweed.shared().fresh_bucket()
+    options = S3Options(checksum=checksum)  # type: ignore[arg-type]
+    with S3Sync(made.name, endpoint=made.endpoint, credentials=made.credentials, options=options) as bucket:
+
+        def damage(request: Any, **_: object) -> None:
+            request.body = b"damaged!!!"
+
+        bucket._s3().meta.events.register("before-send.s3.PutObject", damage)
+        with pytest.raises(Transient):
+            bucket.put("k", DATA)
+
+
 def test_a_limit_holds_while_a_put_flows(server: Echo, make: Make) -> None:
     data, bucket = bytes(range(256)) * 1200, make()
     bucket.pacer = pacer = Pacer()
