@@ -18,6 +18,14 @@ Attempt = Callable[[Verb, Callable[[], Any]], Any]
 """Makes one request, as often as it takes, and returns what it returned."""
 
 
+def check_rules(rules: Sequence[Json], kind: str) -> None:
+    """Raises `UsageError` unless each rule of a ``kind`` (``lifecycle``) is a mapping: they come from files."""
+    for number, rule in enumerate(rules, 1):
+        given: object = rule
+        if not isinstance(given, Mapping):
+            raise UsageError(f"The {kind} rule {number} is no mapping.")
+
+
 class BucketAdmin:
     """The verbs of one bucket; this class has none of them. ``location`` names the bucket in messages."""
 

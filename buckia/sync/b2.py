@@ -119,7 +119,10 @@ class B2Sync(BaseSync):
 
     def _uploaded(self, key: str, data: memoryview, info: Mapping[str, str]) -> ObjectInfo:
         sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-        return _info(self._account.upload(key, sha1, info, self._body(data)))
+        stored = _info(self._account.upload(key, sha1, info, self._body(data)))
+        if (stored.key, stored.size, stored.digests.get("sha1")) != (key, len(data), sha1):
+            raise self._account.unequal(key)
+        return stored
 
     def _get(self, key: str, offset: int, length: int | None) -> bytes:
         part = None

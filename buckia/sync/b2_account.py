@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from buckia.errors import AccessDenied, AuthenticationError, BucketError, BucketNotFound, BuckiaError
-from buckia.sync.b2_errors import behind, translate, wants_other_server
+from buckia.errors import AccessDenied, AuthenticationError, BucketNotFound, BuckiaError, Transient
+from buckia.sync.b2_errors import behind, checked, not_b2, translate, wants_other_server
 from buckia.sync.b2_http import Connection, as_body, raw_api
 from buckia.sync.base import Verb
 from buckia.sync.body import PacedBody
@@ -175,7 +175,7 @@ class B2Account:
         def make(raw: Any, access: Access) -> Any:
             return getattr(raw, method)(access.api_url, access.token, *arguments, **named)
 
-        return self._made(method, key, make)
+        return checked(method, self._made(method, key, make), self.location)
 
     def head(self, key: str) -> Mapping[str, str]:
         """The headers of a file, without its body."""
@@ -185,7 +185,7 @@ class B2Account:
             return raw.get_file_info_by_name(access.download_url, access.token, self.bucket_name, key)
 
         headers: Mapping[str, str] = self._made("get_file_info_by_name", key, make)
-        return headers
+        return checked("get_file_info_by_name", headers, self.location)
 
     def download(self, key: str, part: tuple[int, int] | None) -> Any:
         """A response whose body was not read yet; ``part`` is the first and the last byte. It has to be closed."""
@@ -196,7 +196,13 @@ class B2Account:
             with raw.download_file_from_url(access.token, url, part) as response:
                 return response
 
-        return self._made("download_file_from_url", key, make)
+        response = self._made("download_file_from_url", key, make)
+        try:
+            checked("download_file_from_url", response.headers, self.location)
+        except BuckiaError:
+            response.close()
+            raise
+        return response
 
     def url(self, key: str) -> str:
         """Where the file is."""
@@ -215,12 +221,17 @@ class B2Account:
     def upload_part(self, key: str, urls: UploadUrls, number: int, sha1: str, data: memoryview | PacedBody) -> None:
         """Uploads one part of a large file; ``urls`` are those of the large file, ``key`` is for messages."""
         body = as_body(data)
-        self._routed(
-            "upload_part",
-            key,
-            urls,
-            lambda url, token: self._raw.upload_part(url, token, number, len(body), sha1, body),
-        )
+
+        def send(url: str, token: str) -> Any:
+            return self._raw.upload_part(url, token, number, len(body), sha1, body)
+
+        answer = self._routed("upload_part", key, urls, send)
+        if (answer["contentLength"], answer["contentSha1"]) != (len(body), sha1):
+            raise self.unequal(key)
+
+    def unequal(self, key: str) -> Transient:
+        """The error for an upload whose answer tells of other bytes."""
+        return Transient(f"{self.location}: {key}: what is stored there is not what was sent.")
 
     def part_urls(self, file_id: str) -> UploadUrls:
         """Upload URLs for the parts of a large file."""
@@ -271,7 +282,7 @@ class B2Account:
                     raise (self.translated(error, method, key) or error) from error
             else:
                 urls.give(pair)
-                return answer
+                return checked(method, answer, self.location)
             self._count("put")
             pair = urls.fresh()
             self._count("put")
@@ -349,7 +360,7 @@ class B2Account:
         try:
             return _access(answer)
         except (KeyError, TypeError) as error:
-            raise BucketError(f"{self.location}: {self._connection.realm} does not answer as Backblaze B2.") from error
+            raise not_b2(self.location) from error
 
 
 def _raise_own(error: Exception) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from buckia.errors import ObjectNotFound, RefusedError
-from buckia.sync.admin import BucketAdmin, Json
+from buckia.sync.admin import BucketAdmin, Json, check_rules
 from buckia.sync.b2_account import B2Account
 
 PAGE = 10_000
@@ -32,6 +32,7 @@ class B2Admin(BucketAdmin):
         """See `BucketAdmin.set_lifecycle`. Refused is ``daysFromUploadingToHiding``: it would take away packs that are
         in use, and folders may lie below any prefix. ``daysFromHidingToDeleting`` frees what was deleted or replaced.
         """
+        check_rules(rules, "lifecycle")
         for rule in rules:
             if rule.get("daysFromUploadingToHiding") and not force:
                 prefix = rule.get("fileNamePrefix", "")
@@ -48,6 +49,7 @@ class B2Admin(BucketAdmin):
 
     def set_cors(self, rules: Sequence[Json]) -> None:
         """Replaces the CORS rules; none removes them."""
+        check_rules(rules, "CORS")
         self._update(cors_rules=[dict(rule) for rule in rules])
 
     def list_hidden(self, prefix: str = "") -> Sequence[Json]:

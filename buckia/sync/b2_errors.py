@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from buckia.errors import (
     AccessDenied,
@@ -22,6 +23,7 @@ from buckia.errors import (
     Transient,
     UsageError,
 )
+from buckia.sync.headers import foreign
 
 CAPS_HINT = (
     "Raise the cap in the Backblaze account under “Caps & Alerts”, or wait: daily ones are reset at midnight GMT."
@@ -56,6 +58,7 @@ _KINDS: dict[str, type[BuckiaError]] = {
     "b2sdk.ChecksumMismatch": Transient,
     "b2sdk.TruncatedOutput": Transient,
     "b2sdk.B2Error": BucketError,
+    "requests.TooManyRedirects": BucketError,
     "requests.RequestException": Transient,
     "urllib3.HTTPError": Transient,
 }
@@ -73,6 +76,40 @@ _BY_STATUS: dict[int, type[BuckiaError]] = {
 _ANSWER = re.compile(r"(?:Unknown error: )?(\d{3}) (\S+) ?(.*)", re.DOTALL)
 """How b2sdk words an answer that it has no class for."""
 _SAID_MAX = 200
+
+_FILE = ("fileName", "contentLength", "fileId", "uploadTimestamp")
+_TELLS: dict[str, tuple[str, ...]] = {
+    "copy_file": _FILE,
+    "download_file_from_url": ("x-bz-file-id",),
+    "get_download_authorization": ("authorizationToken",),
+    "get_file_info_by_name": ("content-length", "x-bz-file-id", "x-bz-upload-timestamp"),
+    "get_upload_part_url": ("uploadUrl", "authorizationToken"),
+    "get_upload_url": ("uploadUrl", "authorizationToken"),
+    "list_buckets": ("buckets",),
+    "list_file_names": ("files", "nextFileName"),
+    "list_file_versions": ("files", "nextFileName", "nextFileId"),
+    "list_parts": ("parts", "nextPartNumber"),
+    "list_unfinished_large_files": ("files", "nextFileId"),
+    "start_large_file": ("fileId",),
+    "upload_file": _FILE,
+    "upload_part": ("contentLength", "contentSha1"),
+}
+"""Methods of the raw API, and the words without which an answer (or the headers of one) is not from B2."""
+
+Told = TypeVar("Told")
+
+
+def checked(method: str, answer: Told, location: str) -> Told:
+    """An answer that has all that B2 tells in it; raises `BucketError` for one of somebody else."""
+    names = _TELLS.get(method, ())
+    if names and not (isinstance(answer, Mapping) and all(name in answer for name in names)):
+        raise not_b2(location)
+    return answer
+
+
+def not_b2(location: str) -> BucketError:
+    """The error for an answer that is not from B2."""
+    return foreign(location, "Backblaze B2")
 
 
 def translate(error: Exception, location: str, key: str) -> BuckiaError | None:
@@ -93,6 +130,8 @@ def translate(error: Exception, location: str, key: str) -> BuckiaError | None:
     kind = next((_KINDS[name] for name in names if name in _KINDS), None)
     if kind is not None:
         return _worded(kind, error, names, location, where)
+    if isinstance(error, json.JSONDecodeError) and error.doc.lstrip().startswith("<"):
+        return not_b2(location)
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         return Transient(f"{where}: an answer is not the JSON that it should be.")
     if isinstance(error, ValueError):
@@ -139,6 +178,15 @@ def _worded(kind: type[BuckiaError], error: Exception, names: list[str], locatio
     if "b2sdk.AccessDenied" in names:
         # b2sdk words it as it thinks; what B2 says is "access_denied".
         return AccessDenied(f"{where}: Backblaze denies access: object lock, or encryption with a customer's key.")
+    if "requests.TooManyRedirects" in names:
+        status = getattr(getattr(error, "response", None), "status_code", "a redirect")
+        hint = "Redirects are not followed: name the host itself."
+        return BucketError(f"{where}: {status}: it is somewhere else.", hint=hint)
+    if "b2sdk.InvalidAuthToken" in names:
+        return AuthenticationError(
+            f"{location}: Backblaze does not accept the token that it has just given.",
+            hint="The application key may have been deleted: make a new one. Otherwise try again later.",
+        )
     if "b2sdk.UploadTokenUsedConcurrently" in names:
         return Transient(f"{where}: two uploads used one upload URL.")
     if kind is Transient:

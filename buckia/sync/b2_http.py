@@ -1,7 +1,7 @@
 """b2sdk's raw API over HTTP: keep-alive connections for all workers, our timeouts, every request made once.
 
 b2sdk's own retries and waits are off. Proxies (``HTTPS_PROXY``, ``NO_PROXY``) and certificates (``REQUESTS_CA_BUNDLE``)
-work as everywhere.
+work as everywhere. No redirect is followed, so neither token nor bytes leave for another host.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def raw_api(connection: Connection) -> Any:
     session = requests.Session()
     # Otherwise the user's netrc would be read at each request, and could take the token's place.
     session.auth = lambda request: request
+    session.max_redirects = 0
     # Every upload URL may have a host of its own.
     adapter = HTTPAdapter(pool_connections=connection.max_workers + 8, pool_maxsize=connection.max_workers)
     session.mount("https://", adapter)

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from buckia.errors import BucketError, ObjectNotFound, RefusedError, UsageError
-from buckia.sync.admin import BucketAdmin, Json
+from buckia.sync.admin import BucketAdmin, Json, check_rules
 from buckia.sync.base import check_key, check_prefix
 from buckia.sync.s3_errors import Where, check_deleted
 from buckia.sync.s3_multipart import Call, abort_upload, open_uploads
@@ -181,9 +181,8 @@ class S3Admin(BucketAdmin):
         a folder may need (see `harm`), unless ``force``.
         """
         self._need("lifecycle")
+        check_rules(rules, "lifecycle")
         for number, rule in enumerate(rules, 1):
-            if not isinstance(rule, Mapping):
-                raise UsageError(f"The lifecycle rule {number} is no mapping.")
             found = None if force else harm(rule)
             if found is not None:
                 raise RefusedError(

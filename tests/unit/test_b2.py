@@ -428,6 +428,7 @@ def from_answer(status: int, code: str | None, message: str | None = "Some reaso
         (b2.PotentialS3EndpointPassedAsRealm(b"<html>"), UsageError),
         (ValueError("bad name"), UsageError),
         (json.JSONDecodeError("no", "", 0), Transient),
+        (json.JSONDecodeError("no", " <html>", 0), BucketError),
         (requests.exceptions.ChunkedEncodingError("cut"), Transient),
         (urllib3.exceptions.IncompleteRead(1, 2), Transient),
         (urllib3.exceptions.ProtocolError("cut"), Transient),
@@ -817,6 +818,13 @@ def test_a_rule_that_would_hide_live_objects_is_refused(owner: B2Sync, prefix: s
     assert owner.admin.get_lifecycle() == []
     owner.admin.set_lifecycle([rule], force=True)
     assert owner.admin.get_lifecycle() == [rule]
+
+
+@pytest.mark.parametrize("rules", [["x"], [5], [None], [[]]])
+def test_rules_that_are_none_are_refused(owner: B2Sync, rules: list[Any]) -> None:
+    for set_rules in (owner.admin.set_lifecycle, owner.admin.set_cors):
+        with pytest.raises(UsageError, match="rule 1 is no mapping"):
+            set_rules(rules)
 
 
 def test_cors_rules_come_and_go(owner: B2Sync) -> None:

@@ -419,7 +419,7 @@ def test_a_missing_right_is_asked_for_once(server: B2Server, bucket: B2Bucket) -
         (LIST, error(408, "request_timeout"), Transient),
         (LIST, error(403, "transaction_cap_exceeded"), QuotaExceeded),
         (LIST, error(400, "bad_bucket_id"), BucketError),
-        (LIST, (200, b"<html>"), Transient),
+        (LIST, (200, b"<html>"), BucketError),
         (LIST, (0, b""), Transient),
         (DOWNLOAD, error(403, "download_cap_exceeded", "Usage cap exceeded"), QuotaExceeded),
         (DOWNLOAD, error(403, "access_denied"), AccessDenied),
@@ -573,6 +573,90 @@ def test_a_server_that_is_another_one(bucket: B2Bucket, monkeypatch: pytest.Monk
         B2Sync(bucket.name, endpoint=other.url, credentials=bucket.credentials).connect()
 
 
+PAGE_OF_A_PORTAL = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize("body", [PAGE_OF_A_PORTAL, b"{}", b"[]", b"7"])
+@pytest.mark.parametrize(
+    ("kind", "act"),
+    [
+        (LIST, lambda sync: [*sync.list()]),
+        ("HEAD", lambda sync: sync.stat(KEY)),
+        (DOWNLOAD, lambda sync: sync.get(KEY)),
+        (UPLOAD, lambda sync: sync.put(KEY, b"new")),
+        ("b2_copy_file", lambda sync: sync.copy(KEY, "f/copy")),
+        ("b2_list_file_versions", lambda sync: sync.admin.list_hidden()),
+        ("b2_list_unfinished_large_files", lambda sync: sync.admin.list_uploads()),
+        ("b2_list_buckets", lambda sync: sync.admin.get_cors()),
+        ("b2_get_download_authorization", lambda sync: sync.signed_url(KEY, 1)),
+    ],
+)
+def test_what_does_not_answer_as_b2_is_named(
+    server: B2Server, bucket: B2Bucket, kind: str, act: Callable[[B2Sync], object], body: bytes
+) -> None:
+    """A captive portal, or a server of another kind, is neither a bug nor an empty bucket."""
+    with server.sync(bucket, credentials=server.cloud.master) as sync:
+        sync.put(KEY, b"x")
+        server.fail_next(kind, 200, body)
+        with pytest.raises(BucketError, match="does not answer as Backblaze B2") as raised:
+            act(sync)
+    assert type(raised.value) is BucketError
+    assert "sign in" in (raised.value.hint or "")
+
+
+def test_a_portal_at_the_authorisation_is_named(server: B2Server, bucket: B2Bucket) -> None:
+    server.fail_next("b2_authorize_account", 200, PAGE_OF_A_PORTAL)
+    with server.sync(bucket) as sync, pytest.raises(BucketError, match="does not answer as Backblaze B2"):
+        sync.connect()
+
+
+@pytest.mark.parametrize(
+    ("change", "value"), [("contentLength", 2), ("contentSha1", "0" * 40), ("contentSha1", None), ("fileName", "other")]
+)
+def test_an_upload_whose_answer_tells_of_something_else_is_not_done(
+    server: B2Server, warm: B2Sync, change: str, value: object
+) -> None:
+    told = {"fileName": KEY, "contentLength": 3, "contentSha1": hashlib.sha1(b"new").hexdigest()}
+    told |= {"fileId": "4_z", "uploadTimestamp": 1, "fileInfo": {}, change: value}
+    server.fail_next(UPLOAD, 200, json.dumps(told))
+    with pytest.raises(Transient, match="not what was sent"):
+        warm.put(KEY, b"new")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(server: B2Server, warm: B2Sync, status: int) -> None:
+    """Neither token nor bytes leave for another host."""
+    asked: list[Request] = []
+
+    class Elsewhere(HttpServer):
+        def answer(self, request: Request) -> Answer:
+            asked.append(request)
+            return Answer(200, b"{}")
+
+    with Elsewhere() as elsewhere:
+        for act in (
+            lambda: warm.put(KEY, b"new"),
+            lambda: warm.get(KEY),
+            lambda: warm.stat(KEY),
+            lambda: warm.delete(KEY),
+            lambda: [*warm.list()],
+            lambda: server.sync(server.fresh_bucket()).connect(),
+        ):
+            server.fail_next("*", status, headers=[("Location", f"{elsewhere.url}/steal")])
+            with pytest.raises(BucketError, match=f"{status}: it is somewhere else") as raised:
+                act()
+            assert type(raised.value) is BucketError
+            assert "not followed" in (raised.value.hint or "")
+    assert not asked
+
+
+def test_a_token_that_is_refused_at_once_is_said_to_be(server: B2Server, warm: B2Sync) -> None:
+    server.fail_next(LIST, *error(401, "expired_auth_token", "m"), times=2)
+    with pytest.raises(AuthenticationError, match="does not accept the token that it has just given") as raised:
+        [*warm.list()]
+    assert raised.value.hint
+
+
 def test_no_secret_is_in_a_message(server: B2Server, bucket: B2Bucket, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     secret = "K" + os.urandom(12).hex()
@@ -633,6 +717,16 @@ def test_a_part_goes_to_another_server_when_one_is_busy(server: B2Server, large:
     warm.upload_file(large, KEY)
     assert warm.get(KEY) == large.read_bytes()
     assert server.counts.requests["b2_upload_part"] == 12
+
+
+@pytest.mark.parametrize("told", [{"contentLength": 999}, {"contentSha1": "0" * 40}])
+def test_a_part_whose_answer_tells_of_something_else_is_not_done(
+    server: B2Server, large: Path, warm: B2Sync, told: dict[str, Any]
+) -> None:
+    right = {"contentLength": 1000, "contentSha1": hashlib.sha1(large.read_bytes()[:1000]).hexdigest(), "partNumber": 1}
+    server.fail_next("b2_upload_part", 200, json.dumps(right | told))
+    with pytest.raises(Transient, match="not what was sent"):
+        warm.upload_file(large, "f/large")
 
 
 def test_a_large_file_that_fails_is_cancelled(server: B2Server, bucket: B2Bucket, large: Path, warm: B2Sync) -> None:
