@@ -130,7 +130,7 @@ def translate(error: Exception, location: str, key: str) -> BuckiaError | None:
     kind = next((_KINDS[name] for name in names if name in _KINDS), None)
     if kind is not None:
         return _worded(kind, error, names, location, where)
-    if isinstance(error, json.JSONDecodeError) and error.doc.lstrip().startswith("<"):
+    if isinstance(error, json.JSONDecodeError) and error.doc.lstrip()[:1] in ("", "<"):
         return not_b2(location)
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         return Transient(f"{where}: an answer is not the JSON that it should be.")

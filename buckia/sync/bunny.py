@@ -8,11 +8,6 @@ If that request fails the put is `Transient`; tried again, it begins with the DE
 for a lost answer of the second request. Without ``verify_puts`` a 201 is believed. A host that knows no DESCRIBE is
 asked for the listing of the directory instead, which is dear: better to go without there.
 
-**What a 400 means.** "Unable to process request" is Bunny's word for too many requests; so is a 400 without a word to a
-listing or a delete, which have no other reason for it. To a put it means that body and checksum do not fit, or a bad
-path. Bad paths are refused here before any request, so unless the answer speaks of the path the body was damaged on its
-way, and the put may be tried again.
-
 Directories come into being with the objects in them, and stay when those are deleted. They are never deleted here, as
 Bunny deletes a directory with all that is in it: no path of a DELETE ever ends with a slash.
 """
@@ -29,18 +24,10 @@ from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, urlsplit
 
-from buckia.errors import (
-    AuthenticationError,
-    BucketError,
-    BucketNotFound,
-    BuckiaError,
-    MissingExtraError,
-    ObjectNotFound,
-    Transient,
-    UsageError,
-)
+from buckia.errors import BucketError, BuckiaError, MissingExtraError, ObjectNotFound, Transient, UsageError
 from buckia.sync.base import BaseSync, Capabilities, ObjectInfo, Page, Verb, check_key
 from buckia.sync.bunny_admin import BunnyAdmin, Zones
+from buckia.sync.bunny_errors import no_account_key, no_password, refusal
 from buckia.sync.bunny_http import REGIONS, Answer, BunnyHost, HttpOptions, checked_url, storage_url
 from buckia.sync.bunny_package import BunnyPackage, require
 from buckia.sync.bunny_token import sign_url
@@ -49,7 +36,6 @@ from buckia.sync.cdn import CdnReader
 _CDN_DOMAIN = "b-cdn.net"
 _READ_SECONDS = 3600
 """For so long a URL is signed that is read at once."""
-_BUSY = "unable to process request"
 _UNSAFE = frozenset('"<>#%?\\')
 _ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PART = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -128,14 +114,14 @@ class BunnySync(BaseSync):
         password = held.get("storage_api_key") or held.get("password")
         self._token_key = held.get("token_key")
         http = HttpOptions(options.connect_timeout, options.read_timeout, options.max_workers)
-        self._host = BunnyHost(url, password, where=self.location, keyless=_no_password(zone), options=http)
+        self._host = BunnyHost(url, password, where=self.location, keyless=no_password(zone), options=http)
         self._cdn_url = options.cdn_url and checked_url(options.cdn_url, "A CDN's address")
         if self._cdn_url:
             sign = self._signed_for_a_read if self._token_key else None
             timeouts = (options.connect_timeout, options.read_timeout)
             self.cdn = CdnReader(self._cdn_url, sign=sign, max_workers=options.max_workers, timeouts=timeouts)
         api = checked_url(options.api_url, "The Core API's address")
-        self._core = BunnyHost(api, held.get("api_key"), where=api, keyless=_no_account_key(), options=http)
+        self._core = BunnyHost(api, held.get("api_key"), where=api, keyless=no_account_key(), options=http)
         self.admin = BunnyAdmin(self.location, self._core, Zones(zone, options.pull_zone, self._cdn_url or None))
         self._package = BunnyPackage(self._host, zone) if packaged else None
         self._describes = True
@@ -185,10 +171,10 @@ class BunnySync(BaseSync):
             return self._part(answer, key, offset, length)
         if answer.status != 200:
             raise self._refusal(answer, "get", key)
-        if answer.body == b"[]":
-            # So a directory may look that is asked for like an object.
+        if answer.body in (b"", b"[]") or answer.is_web_page:
+            # So a directory may look that is asked for like an object, and so any other server.
             self._count("stat")
-            self._stat(key)
+            self._prove(self._stat(key), answer.body, key)
         return answer.body[offset:][:length] if headers else answer.body
 
     def _part(self, answer: Answer, key: str, offset: int, length: int | None) -> bytes:
@@ -317,9 +303,12 @@ class BunnySync(BaseSync):
         if self.pacer is not None:
             self.pacer.downloading(len(answer.body))
         self._count("stat")
-        if not _fits(self._stat(key), len(answer.body), hashlib.sha256(answer.body).hexdigest()):
-            raise Transient(f"{self.location}: {key}: what came is not what is stored there.")
+        self._prove(self._stat(key), answer.body, key)
         return answer.body
+
+    def _prove(self, stored: ObjectInfo, body: bytes, key: str) -> None:
+        if not _fits(stored, len(body), hashlib.sha256(body).hexdigest()):
+            raise Transient(f"{self.location}: {key}: what came is not what is stored there.")
 
     # What is asked, and what is answered.
 
@@ -335,26 +324,7 @@ class BunnySync(BaseSync):
         return "/" + "/".join(quote(name, safe="") for name in (self._zone, *names))
 
     def _refusal(self, answer: Answer, verb: Verb, key: str) -> BuckiaError:
-        said = answer.said.lower()
-        where = f"{self.location}: {key}"
-        if answer.status == 401:
-            writing = " To write it must not be the read-only one." if verb in ("put", "delete") else ""
-            return AuthenticationError(
-                f"{self.location}: {urlsplit(self._host.url).hostname} does not accept the password.",
-                hint="storage_api_key is the password of the storage zone, not the key of the account; and the zone "
-                f"must be in the region of this host.{writing}",
-            )
-        if answer.status == 400 and (_BUSY in said or (not said and verb in ("list", "delete"))):
-            return Transient(f"{where}: 400: {answer.said or 'too many requests at a time'}", throttled=True)
-        if answer.status == 400 and verb == "put" and ("checksum" in said or not ("path" in said or "name" in said)):
-            return Transient(f"{where}: 400: {answer.said or 'what arrived is not what was sent'}")
-        if answer.status == 404 and verb in ("get", "stat"):
-            return ObjectNotFound(f"{self.location} holds no {key}.")
-        if answer.status == 404 and verb == "put":
-            return BucketNotFound(f"There is no storage zone {self.location}.")
-        if answer.status == 404 and verb == "list":
-            return BucketError(f"{where}: no listing came, but a web page.", hint=f"Is {self._host.url} Bunny's?")
-        return answer.problem(where)
+        return refusal(answer, verb, key, self.location, self._host.url)
 
 
 def _fits(stored: ObjectInfo, size: int, digest: str) -> bool:
@@ -369,17 +339,3 @@ def _seconds(text: object) -> float | None:
     except ValueError:
         return None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _no_password(zone: str) -> AuthenticationError:
-    return AuthenticationError(
-        f"There is no password for the storage zone {zone}.",
-        hint="Set BUNNY_STORAGE_API_KEY (storage_api_key); Bunny's panel shows it with the zone, FTP & API access.",
-    )
-
-
-def _no_account_key() -> AuthenticationError:
-    return AuthenticationError(
-        "There is no key of the account at Bunny, which pull zones and purging need.",
-        hint="Set BUNNYNET_API_KEY (api_key); Bunny's panel shows it under Account settings, API key.",
-    )

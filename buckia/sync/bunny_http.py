@@ -26,7 +26,7 @@ from buckia.errors import (
     Transient,
     UsageError,
 )
-from buckia.sync.headers import retry_after
+from buckia.sync.headers import foreign, retry_after
 
 MAIN_HOST = "storage.bunnycdn.com"
 REGIONS: Mapping[str, str] = {
@@ -87,14 +87,20 @@ class Answer:
         return "html" in self.headers.get("content-type", "").lower() or self.body.lstrip().startswith(b"<")
 
     def value(self, where: str) -> Any:
-        """The body as JSON. What cannot be read was damaged on its way, so it is `Transient`."""
+        """The body as JSON. What cannot be read was damaged on its way, so it is `Transient`; but for a web page or
+        nothing, which Bunny never answers.
+        """
+        if self.is_web_page or not self.body:
+            raise foreign(where, "Bunny")
         try:
             return json.loads(self.body)
         except ValueError as error:
             raise Transient(f"{where}: the answer cannot be read: {error}.") from error
 
     def problem(self, where: str) -> BuckiaError:
-        """The error that a refusal means, by its status alone."""
+        """The error that an answer means which is not the one that was wanted, by its status alone."""
+        if self.status < 300:
+            return foreign(where, "Bunny")
         reason = self.said or _phrase(self.status)
         if 300 <= self.status < 400:
             return BucketError(

@@ -40,8 +40,9 @@ SIGNED_SECONDS_MAX = 7 * 86_400
 """How long a signed URL may be valid."""
 
 _MD5 = re.compile("[0-9a-fA-F]{32}")
+_OF_A_LISTING = frozenset({"IsTruncated", "Name", "KeyCount", "MaxKeys", "Contents"})
 _NO_BATCH_DELETE = frozenset(
-    {"MissingContentMD5", "InvalidRequest", "InvalidArgument", "NotImplemented", "MethodNotAllowed", "InvalidDigest"}
+    ("MissingContentMD5 InvalidDigest InvalidRequest InvalidArgument NotImplemented MethodNotAllowed 501 405").split()
 )
 
 
@@ -161,20 +162,28 @@ class S3Sync(BaseSync):
         if offset or length is not None:
             end = "" if length is None else offset + length - 1
             part["Range"] = f"bytes={offset}-{end}"
-        body = self._s3().get_object(Bucket=self._bucket, Key=key, **part)["Body"]
+        answer = self._s3().get_object(Bucket=self._bucket, Key=key, **part)
+        body = answer["Body"]
         try:
             # Asked for all by a number it would not notice that the answer was cut short.
-            return self._received(lambda count: body.read() if count < 0 else body.read(count))
+            data = self._received(lambda count: body.read() if count < 0 else body.read(count))
         finally:
             body.close()
+        if not _etag(answer):
+            raise self._where.not_s3()
+        return data
 
     def _stat(self, key: str) -> ObjectInfo:
         answer = self._s3().head_object(Bucket=self._bucket, Key=key)
+        if not _etag(answer) or not {"ContentLength", "LastModified"} <= answer.keys():
+            raise self._where.not_s3()
         return ObjectInfo(key, answer["ContentLength"], _etag(answer), {}, answer["LastModified"].timestamp())
 
     def _list(self, prefix: str, token: str | None) -> Page:
         position = {} if token is None else {"ContinuationToken": token}
         page = self._s3().list_objects_v2(Bucket=self._bucket, Prefix=prefix, **position)
+        if _OF_A_LISTING.isdisjoint(page):
+            raise self._where.not_s3()  # and no empty bucket
         objects = [
             ObjectInfo(item["Key"], item["Size"], _etag(item), {}, item["LastModified"].timestamp())
             for item in page.get("Contents", ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,9 +14,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from buckia.errors import UsageError
+from buckia.sync.s3_errors import ForeignAnswer
 from buckia.sync.s3_multipart import PART_BYTES_MAX, PART_BYTES_MIN
 from buckia.sync.s3_presets import PRESETS, Checksum, Preset, find_preset
 
+_PAGE = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<(!doctype\s+)?html", re.IGNORECASE)
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 _WITH_BODY = (
     *("DeleteObjects", "PutBucketAcl", "PutBucketCors", "PutBucketLifecycleConfiguration", "PutBucketPolicy"),
@@ -150,6 +153,7 @@ def _prepare(client: Any, body: Callable[[memoryview], Any], *, plain: bool) -> 
     # Servers that do not answer to "Expect: 100-continue" make every put of a file wait for a second.
     events.unregister("before-call.s3", add_expect_header)
     events.register("before-call.s3", _stay_in_region)
+    events.register("response-received.s3", _refuse_pages)
     events.register("before-send.s3.PutObject", partial(_send, body))
     for operation in _WITH_BODY:
         events.register(f"before-sign.s3.{operation}", partial(_add_content_md5, plain=plain))
@@ -159,6 +163,13 @@ def _send(body: Callable[[memoryview], Any], request: Any, **_: object) -> None:
     """What was signed is the bytes; what is sent may be a file of them that keeps to a bandwidth."""
     if isinstance(request.body, memoryview):
         request.body = body(request.body)
+
+
+def _refuse_pages(response_dict: Mapping[str, Any] | None, **_: object) -> None:
+    """A page of a portal would count as an empty answer, or as a failure of the service."""
+    body = response_dict and response_dict["status_code"] == 200 and response_dict["body"]
+    if isinstance(body, bytes) and _PAGE.match(body):
+        raise ForeignAnswer
 
 
 def _stay_in_region(context: dict[str, Any], **_: object) -> None:

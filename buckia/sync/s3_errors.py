@@ -24,7 +24,7 @@ from buckia.errors import (
     Transient,
     UsageError,
 )
-from buckia.sync.headers import retry_after
+from buckia.sync.headers import foreign, retry_after
 
 _BY_CODE: dict[str, type[BuckiaError]] = {
     **dict.fromkeys(("NoSuchKey", "NotFound", "NoSuchVersion", "NoSuchUpload"), ObjectNotFound),
@@ -112,6 +112,10 @@ class Where:
             + (", or name a profile." if self.variables is AWS_VARIABLES else "."),
         )
 
+    def not_s3(self) -> BucketError:
+        """What answers there is no server of S3."""
+        return foreign(self.location, "S3")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -152,6 +156,10 @@ class Answer:
         return by_status if found is Transient and self.status in _FINAL else found
 
 
+class ForeignAnswer(Exception):
+    """What came is a web page."""
+
+
 def classify(answer: Answer, key: str, where: Where) -> BuckiaError:
     """The error of the closed set for what a server answered about ``key``."""
     kind, place = answer.kind(), where.location
@@ -190,6 +198,8 @@ def check_deleted(answer: Mapping[str, Any], where: Where) -> None:
 def _final(answer: Answer) -> tuple[str, str | None]:
     if answer.code in ("NotImplemented", "MethodNotAllowed", "501", "405"):
         return f"the server does not offer this ({answer.operation}: {answer.code}).", None
+    if 300 <= answer.status < 400:
+        return f"{answer.code}: it is somewhere else.", "Redirects are not followed: name the right region or endpoint."
     if answer.code == "InvalidObjectState":
         return "the object lies in an archive and cannot be read.", "Restore it with the provider's tools first."
     if answer.code == "AccessControlListNotSupported":
@@ -277,8 +287,13 @@ def translate(error: Exception, key: str, where: Where) -> BuckiaError | None:
             f"{where.location}: {error}",
             hint="AWS_CA_BUNDLE names a file with the certificates of your own authority.",
         )
+    if isinstance(error, ForeignAnswer):
+        return where.not_s3()
+    if isinstance(error, ResponseParserError):
+        # Its own text holds all that came.
+        return Transient(f"{where.location}: an answer is not the XML that it should be.")
     passing = (aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError, aws.ReadTimeoutError)
-    if isinstance(error, (*passing, aws.ResponseStreamingError, ResponseParserError)):
+    if isinstance(error, (*passing, aws.ResponseStreamingError)):
         return Transient(f"{where.location}: {error}")
     if isinstance(error, aws.ParamValidationError):
         return UsageError(f"{where.location}: " + "; ".join(str(error.kwargs["report"]).splitlines()))

@@ -272,6 +272,37 @@ def test_each_key_goes_to_its_own_host(caplog: pytest.LogCaptureFixture) -> None
     assert not [secret for secret in (PASSWORD, ACCOUNT, TOKEN_KEY) if secret in shown]
 
 
+PORTAL = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize("body", [PORTAL, b""])
+def test_what_does_not_answer_as_bunny_is_named(host: Scripted, bucket: BunnySync, body: bytes) -> None:
+    """A captive portal says 200 to everything: neither an object nor a listing."""
+    page = Answer(200, body, [("Content-Type", "text/html")])
+    for act in (
+        lambda: bucket.get("k"),
+        lambda: bucket.get("k", offset=0, length=3),
+        lambda: bucket.stat("k"),
+        lambda: [*bucket.list()],
+        lambda: bucket.put("k", DATA),
+    ):
+        host.answers = [page, page]
+        with pytest.raises(BucketError, match="does not answer as Bunny") as caught:
+            act()
+        assert type(caught.value) is BucketError
+        assert "sign in" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("data", [PORTAL, b""])
+def test_objects_that_look_like_another_server_s_answer_are_asked_about(server: BunnyServer, data: bytes) -> None:
+    with connected(server.first) as bucket:
+        bucket.put("page.html", data)
+        assert bucket.get("page.html") == data
+        assert bucket.get("page.html", offset=0, length=len(data)) == data
+        server.first.write("page.html", data + b"x")
+        assert bucket.get("page.html") == data + b"x"
+
+
 def test_a_redirect_is_not_followed(host: Scripted, bucket: BunnySync) -> None:
     with Scripted() as elsewhere:
         for verb in (bucket.get, bucket.stat, bucket.delete, bucket.list_page):
@@ -709,7 +740,7 @@ def test_a_directory_is_no_object(host: Scripted, bucket: BunnySync) -> None:
     host.answers = [Answer(200, b"[]"), Answer(404)]  # as some have seen it answer to a GET without the slash
     with pytest.raises(ObjectNotFound):
         bucket.get("k")
-    host.answers = [Answer(200, b"[]"), value(entry(size=2))]
+    host.answers = [Answer(200, b"[]"), value(entry(size=2, checksum=hashlib.sha256(b"[]").hexdigest()))]
     assert bucket.get("k") == b"[]"
     for found in (entry(IsDirectory=True), entry(Guid=None), None, [], {}):
         host.answers = [value(found)]
@@ -789,8 +820,8 @@ def test_a_missing_directory_is_empty(server: BunnyServer, status: int) -> None:
     [
         (Answer(404, b"<html><h1>Not here"), BucketError),
         (Answer(404, b"Not here", [("Content-Type", "text/html")]), BucketError),
-        (Answer(200, b"<html><h1>Log in"), Transient),
-        (Answer(200, b""), Transient),
+        (Answer(200, b"<html><h1>Log in"), BucketError),
+        (Answer(200, b""), BucketError),
         (Answer(200, b'[{"ObjectName": "k'), Transient),
         (value({"Items": []}), BucketError),
         (value(None), BucketError),

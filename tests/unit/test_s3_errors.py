@@ -344,7 +344,7 @@ def test_no_credentials_anywhere(monkeypatch: pytest.MonkeyPatch, server: Script
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "FROMENVIRONMENT")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server.answers = [Answer(200, b"x")]
+    server.answers = [Answer(200, b"x", {"ETag": "e"})]
     assert S3Sync("bucket", endpoint=server.endpoint).get("k") == b"x"
     assert "FROMENVIRONMENT" in server.requests[0].headers["authorization"]
 
@@ -395,7 +395,7 @@ def _page(keys: list[str], token: str | None) -> Answer:
     more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>" if token else ""
     if token == "":
         more = "<IsTruncated>true</IsTruncated>"
-    return Answer(200, f"<ListBucketResult>{more}{items}</ListBucketResult>".encode())
+    return Answer(200, f"<ListBucketResult><Name>bucket</Name>{more}{items}</ListBucketResult>".encode())
 
 
 def test_every_page_is_a_request(server: Scripted, bucket: S3Sync) -> None:
@@ -413,6 +413,40 @@ def test_a_listing_that_cannot_go_on_is_an_error(server: Scripted, bucket: S3Syn
     server.answers = [_page(["a"], "t1"), _page(["b"], second)]
     with pytest.raises(BucketError, match="not where"):
         [*bucket.list()]
+
+
+PAGES = {
+    "xhtml": b'<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><body><p>Log in</p></body></html>',
+    "html": b"<!DOCTYPE html><html><body><p>Please log in<br></body></html>",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_does_not_answer_as_s3_is_named(server: Scripted, bucket: S3Sync, page: str) -> None:
+    """A captive portal says 200 to everything: neither an empty bucket, nor an object, nor a bug."""
+    for act in (lambda: [*bucket.list()], lambda: bucket.get("k"), lambda: bucket.stat("k"), bucket.connect):
+        server.answers = [Answer(200, PAGES[page], {"Content-Type": "text/html"})]
+        with pytest.raises(BucketError, match="does not answer as S3") as caught:
+            act()
+        assert type(caught.value) is BucketError
+        assert "sign in" in (caught.value.hint or "")
+        assert "<" not in str(caught.value)
+
+
+def test_an_answer_that_was_damaged_on_its_way_may_pass(server: Scripted, bucket: S3Sync) -> None:
+    server.answers = [Answer(200, b"<ListBucketResult><IsTruncated>false</IsTruncatee></ListBucketResult>")]
+    with pytest.raises(Transient):
+        [*bucket.list()]
+
+
+def test_a_redirect_has_a_hint(server: Scripted, bucket: S3Sync) -> None:
+    for status, code in ((307, "TemporaryRedirect"), (301, "PermanentRedirect"), (302, "")):
+        server.answers = [Answer(status, _error(code) if code else b"", {"Location": "http://127.0.0.1:9/x"})]
+        with pytest.raises(BucketError, match="somewhere else") as caught:
+            bucket.get("k")
+        assert "not followed" in (caught.value.hint or "")
+    assert len(server.requests) == 3
 
 
 def test_a_listing_that_breaks_on_its_second_page_raises(server: Scripted, bucket: S3Sync) -> None:
@@ -444,8 +478,20 @@ def test_batches_tell_of_single_failures(server: Scripted, bucket: S3Sync) -> No
     assert caught.value.throttled
 
 
-def test_a_server_without_batches_gets_single_deletes_from_then_on(server: Scripted, bucket: S3Sync) -> None:
-    server.answers = [Answer(501, _error("NotImplemented")), *(Answer(204) for _ in range(4))]
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Answer(501, _error("NotImplemented")),
+        Answer(400, _error("MissingContentMD5")),
+        Answer(501),
+        Answer(405),
+        Answer(501, b"<html>no<br></html>"),
+    ],
+)
+def test_a_server_without_batches_gets_single_deletes_from_then_on(
+    server: Scripted, bucket: S3Sync, refusal: Answer
+) -> None:
+    server.answers = [refusal, *(Answer(204) for _ in range(4))]
     bucket.delete_many(["a", "b"])
     bucket.delete_many(["c", "d"])
     assert [request.method for request in server.requests] == ["POST", "DELETE", "DELETE", "DELETE", "DELETE"]
