@@ -3,7 +3,8 @@
 **What makes a put trustworthy.** Each carries its SHA-256 (``Checksum``), and Bunny answers 201. What it answers when
 the two do not fit is documented as 400, and was seen as 201 with nothing stored. So a 201 alone proves nothing: with
 ``verify_puts`` (the default) each put is followed by a DESCRIBE, which tells size and SHA-256 of what is stored. It is
-one small request, free of charge; a listing would grow with the directory, and reading back would double the traffic.
+one small request, free of charge; a listing would grow with the directory, and reading back would double the traffic:
+that is done only where no SHA-256 is told.
 If that request fails the put is `Transient`; tried again, it begins with the DESCRIBE, so that no body is sent twice
 for a lost answer of the second request. Without ``verify_puts`` a 201 is believed. A host that knows no DESCRIBE is
 asked for the listing of the directory instead, which is dear: better to go without there.
@@ -15,23 +16,26 @@ Bunny deletes a directory with all that is in it: no path of a DELETE ever ends 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, urlsplit
 
 from buckia.errors import BucketError, BuckiaError, MissingExtraError, ObjectNotFound, Transient, UsageError
-from buckia.sync.base import BaseSync, Capabilities, ObjectInfo, Page, Verb, check_key
+from buckia.sync.base import Attempt, BaseSync, Capabilities, ObjectInfo, Page, Verb, check_key
 from buckia.sync.bunny_admin import BunnyAdmin, Zones
 from buckia.sync.bunny_errors import no_account_key, no_password, refusal
 from buckia.sync.bunny_http import REGIONS, Answer, BunnyHost, HttpOptions, checked_url, storage_url
 from buckia.sync.bunny_package import BunnyPackage, require
 from buckia.sync.bunny_token import sign_url
 from buckia.sync.cdn import CdnReader
+from buckia.sync.files import PART_BYTES, FilePart, LocalFile
 
 _CDN_DOMAIN = "b-cdn.net"
 _READ_SECONDS = 3600
@@ -129,7 +133,9 @@ class BunnySync(BaseSync):
         """Digests of puts that were answered by 201 and whose DESCRIBE failed, by key."""
 
     def _put(self, key: str, data: memoryview, if_absent: bool) -> ObjectInfo:
-        digest = hashlib.sha256(data).hexdigest()
+        return self._stored(key, data, hashlib.sha256(data).hexdigest())
+
+    def _stored(self, key: str, data: memoryview | FilePart, digest: str) -> ObjectInfo:
         if self._unproven.pop(key, None) != digest:
             self._send(key, data, digest)
             if not self._options.verify_puts and self._package is None:
@@ -141,13 +147,52 @@ class BunnySync(BaseSync):
         except ObjectNotFound:
             stored = None
         self._unproven.pop(key, None)
-        if stored is None or not _fits(stored, len(data), digest):
+        if (
+            stored is None
+            or not _fits(stored, len(data), digest)
+            or not (stored.digests or self._holds(stored, digest))
+        ):
             raise Transient(f"{self.location}: {key}: what is stored there is not what was sent.")
         return stored
 
-    def _send(self, key: str, data: memoryview, digest: str) -> None:
-        path = self._path(key)
+    def _holds(self, stored: ObjectInfo, digest: str) -> bool:
+        """Reads back what nobody tells the digest of: a size alone proves nothing."""
+        found = hashlib.sha256()
+        for offset in range(0, stored.size, PART_BYTES):
+            found.update(self.get(stored.key, offset=offset, length=min(PART_BYTES, stored.size - offset)))
+        return found.hexdigest() == digest
+
+    def upload_file(
+        self, local_path: str | os.PathLike[str], key: str, *, attempt: Attempt = lambda verb, call: call()
+    ) -> ObjectInfo:
+        """Writes a local file as one object, of any size within the limit: it is read while it is sent. Raises
+        `LocalError` if the file is changed while it is read.
+        """
         if self._package is not None:
+            return super().upload_file(local_path, key, attempt=attempt)
+        check_key(key)
+        file = LocalFile(Path(local_path))
+        if file.size > self.capabilities.object_bytes_max:
+            raise BucketError(f"{file.path} is larger than one object may be there.")
+        with file.part(0, file.size, lambda _: None) as whole:
+            digest = whole.digest("sha256").hex()
+
+        def send() -> ObjectInfo:
+            with file.part(0, file.size, self._uploading) as body, self._request("put", key):
+                info = self._stored(key, body, digest)
+            self._count_bytes(uploaded=file.size)
+            return info
+
+        stored: ObjectInfo = attempt("put", send)
+        return stored
+
+    def _uploading(self, count: int) -> None:
+        if self.pacer is not None and self.pacer.limits_bytes:
+            self.pacer.uploading(count)
+
+    def _send(self, key: str, data: memoryview | FilePart, digest: str) -> None:
+        path = self._path(key)
+        if self._package is not None and isinstance(data, memoryview):
             if self.pacer is not None:
                 self.pacer.uploading(len(data))
             answer = self._package.put(key, data)
@@ -155,7 +200,9 @@ class BunnySync(BaseSync):
             headers = {"Checksum": digest.upper(), "Content-Type": "application/octet-stream"}
             if self._options.content_type:
                 headers["Override-Content-Type"] = self._options.content_type
-            answer = self._host.ask("PUT", path, headers=headers, body=self._body(data))
+            answer = self._host.ask(
+                "PUT", path, headers=headers, body=self._body(data) if isinstance(data, memoryview) else data
+            )
         if answer.status != 201:
             raise self._refusal(answer, "put", key)
 

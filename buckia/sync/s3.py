@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from buckia.errors import BucketError, BuckiaError, MissingExtraError, ObjectNotFound, Transient, UsageError
 from buckia.sync.base import Attempt, BaseSync, ObjectInfo, Page, Verb, check_key
+from buckia.sync.files import LocalFile
 from buckia.sync.s3_admin import S3Admin
 from buckia.sync.s3_client import (
     Connection,
@@ -31,7 +32,7 @@ from buckia.sync.s3_client import (
     installed,
 )
 from buckia.sync.s3_errors import AWS_VARIABLES, Where, check_deleted, translate
-from buckia.sync.s3_multipart import LocalFile, PartedUpload, part_bytes
+from buckia.sync.s3_multipart import PartedUpload, part_bytes
 from buckia.sync.s3_presets import PRESETS, Preset, find_preset
 
 __all__ = ["SIGNED_SECONDS_MAX", "S3Options", "S3Sync"]

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from buckia.errors import BucketError, BuckiaError, CancelledError, LocalError, ObjectNotFound, Transient
+from buckia.errors import BucketError, BuckiaError, CancelledError, ObjectNotFound, Transient
 from buckia.sync.base import Attempt, ObjectInfo
+from buckia.sync.files import LocalFile
 from buckia.sync.s3_presets import PARTS_MAX
 
 Call = Callable[..., Any]
@@ -33,7 +31,6 @@ PART_BYTES_MIN = 5 << 20
 PART_BYTES_MAX = 5 << 30
 _PART_BYTES = 8 << 20
 _MIB = 1 << 20
-_READ_BYTES = 256 << 10
 _MD5 = re.compile("[0-9a-f]{32}")
 
 
@@ -41,95 +38,6 @@ def part_bytes(size: int) -> int:
     """Bytes of each part but the last: 8 MiB, or as many whole MiB as keep the parts of ``size`` bytes to 10,000."""
     least = -(-size // PARTS_MAX)
     return max(_PART_BYTES, -(-least // _MIB) * _MIB)
-
-
-class LocalFile:
-    """A file that must stay as it is while it is read. Raises `LocalError` if it cannot be read or was changed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._seen = self._signature()
-        self.size = self._seen[0]
-
-    def check(self) -> None:
-        """Raises `LocalError` if the file is not the one that was there at first."""
-        if self._signature() != self._seen:
-            raise LocalError(f"{self.path} was changed while it was uploaded.", hint="Upload it again.")
-
-    @contextmanager
-    def part(self, offset: int, length: int, ask: Callable[[int], None]) -> Iterator[FilePart]:
-        """A part of it as the body of a request."""
-        self.check()
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                yield FilePart(file, offset, length, ask)
-        except OSError as error:
-            raise LocalError(f"{self.path} cannot be read: {error.strerror or error}.") from error
-
-    def _signature(self) -> tuple[int, ...]:
-        try:
-            found = os.stat(self.path)
-        except OSError as error:
-            raise LocalError(f"{self.path} cannot be read: {error.strerror}.") from error
-        return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
-
-
-class FilePart(io.RawIOBase):
-    """A part of a file as a file of its own; ``ask(count)`` is called before so many bytes of it are handed out."""
-
-    def __init__(self, file: io.FileIO, offset: int, length: int, ask: Callable[[int], None]) -> None:
-        self._file = file
-        self._offset = offset
-        self._length = length
-        self._ask = ask
-        self._position = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move, as files do; the position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        """The position."""
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Up to ``size`` bytes; none at the end."""
-        return self._read(size, self._ask)
-
-    def md5(self) -> bytes:
-        """The digest of the whole part; nobody is asked, as nothing is sent."""
-        digest = hashlib.md5(usedforsecurity=False)
-        self.seek(0)
-        while data := self._read(_READ_BYTES, lambda count: None):
-            digest.update(data)
-        self.seek(0)
-        return digest.digest()
-
-    def _read(self, size: int | None, ask: Callable[[int], None]) -> bytes:
-        left = max(0, self._length - self._position)
-        count = min(left, _READ_BYTES, left if size is None or size < 0 else size)
-        if not count:
-            return b""
-        ask(count)
-        self._file.seek(self._offset + self._position)
-        data = self._file.read(count)
-        if not data:
-            raise LocalError(f"{self._file.name} became shorter while it was uploaded.", hint="Upload it again.")
-        self._position += len(data)
-        return data
 
 
 class _Stopped(CancelledError):
@@ -270,7 +178,7 @@ class PartedUpload:
         def send() -> str:
             go_on()
             with self.file.part(offset, length, ask) as body:
-                digest = body.md5()
+                digest = body.digest("md5")
                 if held == (length, digest.hex()):
                     return held[1]
                 check = base64.b64encode(digest).decode()

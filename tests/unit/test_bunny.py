@@ -8,8 +8,10 @@ import logging
 import random
 import socket
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from buckia.errors import (
     BucketError,
     BucketNotFound,
     BuckiaError,
+    LocalError,
     MissingExtraError,
     ObjectNotFound,
     QuotaExceeded,
@@ -1030,3 +1033,97 @@ def test_a_transport_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtraError) as caught:
         BunnySync("zone", options=BunnyOptions(transport="bunnycdnpython"))
     assert caught.value.hint == "pip install bunnycdnpython"
+
+
+# Local files.
+
+
+def test_a_file_is_sent_without_being_held_in_memory(tmp_path: Path, bucket: BunnySync) -> None:
+    path = tmp_path / "large"
+    with open(path, "wb") as file:
+        file.truncate(48 << 20)
+    digest = hashlib.sha256(bytes(48 << 20)).hexdigest()
+    sent: list[int] = []
+
+    def ask(method: str, path: str, *, headers: dict[str, str], body: Any = None) -> object:
+        if method != "PUT":
+            return bunny.Answer(200, {}, json.dumps(entry(size=sum(sent), checksum=digest.upper())).encode())
+        assert (headers["Checksum"], len(body)) == (digest.upper(), 48 << 20)
+        while piece := body.read(64 << 10):
+            sent.append(len(piece))
+        return bunny.Answer(201, {})
+
+    bucket._host.ask = ask  # type: ignore[method-assign, assignment]
+    tracemalloc.start()
+    try:
+        info = bucket.upload_file(path, "k")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 << 20
+    assert (info.size, info.digests) == (48 << 20, {"sha256": digest})
+    assert (bucket.traffic.requests.put, bucket.traffic.bytes_uploaded) == (1, 48 << 20)
+
+
+@pytest.mark.parametrize("size", [0, 1, 300_000])
+def test_a_file_arrives_as_it_is_and_each_try_is_an_attempt(server: BunnyServer, tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data := random.Random(size).randbytes(size))
+    verbs: list[str] = []
+
+    def attempt(verb: str, call: Callable[[], Any]) -> Any:
+        for _ in range(2):
+            verbs.append(verb)
+            try:
+                return call()
+            except Transient:
+                continue
+        raise AssertionError
+
+    for pacer in (None, Pacer()):
+        server.fail_next("PUT", 503)
+        with connected(server.first) as bucket:
+            bucket.pacer = pacer
+            assert bucket.upload_file(path, "k", attempt=attempt).size == size
+            assert server.first.read("k") == data
+        if pacer is not None:
+            assert sum(pacer.sent) >= size
+    assert verbs == ["put"] * 4
+
+
+def test_files_that_cannot_be_sent(server: BunnyServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    with connected(server.first, object_bytes_max=9) as bucket:
+        with pytest.raises(LocalError, match="cannot be read"):
+            bucket.upload_file(tmp_path / "none", "k")
+        with pytest.raises(UsageError):
+            bucket.upload_file(tmp_path / "file", "../k")
+        with pytest.raises(BucketError, match="larger than one object"):
+            bucket.upload_file(tmp_path / "file", "k")
+        assert bucket.traffic.requests.total == 0
+
+    def attempt(verb: str, call: Callable[[], Any]) -> Any:
+        (tmp_path / "file").write_bytes(b"other")
+        return call()
+
+    with connected(server.first) as bucket, pytest.raises(LocalError, match="changed while"):
+        bucket.upload_file(tmp_path / "file", "k", attempt=attempt)
+    assert server.first.objects() == {}
+
+
+@pytest.mark.parametrize("stored", [DATA, b"same size.", b"x"])
+def test_where_no_digest_is_told_the_bytes_are_read_back(
+    host: Scripted, bucket: BunnySync, tmp_path: Path, stored: bytes
+) -> None:
+    """A size alone proves nothing."""
+    (tmp_path / "file").write_bytes(DATA)
+    for send in (lambda: bucket.put("k", DATA), lambda: bucket.upload_file(tmp_path / "file", "k")):
+        host.answers = [Answer(201), value(entry(size=len(stored), checksum=None))]
+        part = Answer(206, stored, [("Content-Range", f"bytes 0-9/{len(stored)}")])
+        host.answers += [part] if len(stored) == len(DATA) else []
+        if stored == DATA:
+            assert send().size == len(DATA)
+        else:
+            with pytest.raises(Transient, match="not what was sent"):
+                send()
+        assert not host.answers

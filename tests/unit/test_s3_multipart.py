@@ -18,7 +18,8 @@ import pytest
 
 from buckia.errors import AccessDenied, BucketError, CancelledError, LocalError, ObjectNotFound, Transient
 from buckia.sync.base import ObjectInfo, Verb
-from buckia.sync.s3_multipart import PART_BYTES_MAX, PART_BYTES_MIN, LocalFile, PartedUpload, part_bytes
+from buckia.sync.files import LocalFile
+from buckia.sync.s3_multipart import PART_BYTES_MAX, PART_BYTES_MIN, PartedUpload, part_bytes
 from buckia.sync.s3_presets import PARTS_MAX, PRESETS
 
 PART = 1000
