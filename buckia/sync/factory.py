@@ -131,7 +131,8 @@ def create_sync_backend(config: BackendConfig) -> BaseSync:
     if not config.bucket_name:
         raise UsageError("A bucket needs a name.")
     backend = make(config)
-    backend.mask(config.credentials.values())
+    # The id of a key is no secret, and at some providers the bucket's own name.
+    backend.mask(value for name, value in config.credentials.items() if not name.endswith("_id"))
     return backend
 
 

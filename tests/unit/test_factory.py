@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from buckia.errors import UsageError
+from buckia.errors import BucketError, UsageError
 from buckia.sync import factory
 from buckia.sync.factory import BackendConfig, create_sync_backend, known_providers, register
 from buckia.sync.local import LocalSync
@@ -133,3 +133,26 @@ create_sync_backend(BackendConfig("s3", "bucket"))
 print("botocore.session" in sys.modules)
 """
     assert _run(code).split("\n")[:2] == ["[]", "False"]
+
+
+def test_secrets_are_masked_in_errors_and_ids_are_not() -> None:
+    """The id of a key is often the bucket's own name, and a message without it says nothing."""
+    config = BackendConfig(
+        provider="memory",
+        bucket_name="my-notes",
+        credentials={
+            "access_key_id": "my-notes",
+            **{name: f"SECRET-{name}" for name in ("secret_access_key", "session_token", "api_key", "token_key")},
+            **{name: f"SECRET-{name}" for name in ("storage_api_key", "password", "of_another_provider")},
+        },
+    )
+    bucket = create_sync_backend(config)
+
+    def fail(key: str) -> None:
+        raise BucketError(f"memory:my-notes: {' '.join(config.credentials.values())}", hint="my-notes SECRET-password")
+
+    bucket._stat = fail  # type: ignore[assignment, method-assign]
+    with pytest.raises(BucketError) as caught:
+        bucket.stat("k")
+    assert str(caught.value) == "memory:my-notes: my-notes" + 7 * " ***"
+    assert caught.value.hint == "my-notes ***"
