@@ -24,6 +24,7 @@ from buckia.sync.b2_admin import B2Admin
 from buckia.sync.b2_file import FILE_BYTES_MAX, PARTS_AT_ONCE, LargeUpload, LocalFile
 from buckia.sync.b2_http import Connection
 from buckia.sync.base import Attempt, BaseSync, Capabilities, ObjectInfo, Page, Verb, check_key
+from buckia.sync.settings import check_seconds, check_text
 
 REALM = "https://api.backblazeb2.com"
 """Where accounts are authorised; the answer says where all else is."""
@@ -69,6 +70,8 @@ class B2Options:
     def __post_init__(self) -> None:
         if self.delete not in ("hide", "versions"):
             raise UsageError(f"b2_delete is hide or versions, not {self.delete!r}.")
+        check_text(self, "cdn_url")
+        check_seconds(self, "connect_timeout", "read_timeout")
 
 
 class B2Sync(BaseSync):

@@ -20,11 +20,10 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from buckia.errors import BucketError, BuckiaError, MissingExtraError, ObjectNotFound, Transient, UsageError
@@ -32,6 +31,7 @@ from buckia.sync.base import Attempt, BaseSync, Capabilities, ObjectInfo, Page, 
 from buckia.sync.bunny_admin import BunnyAdmin, Zones
 from buckia.sync.bunny_errors import no_account_key, no_password, refusal
 from buckia.sync.bunny_http import REGIONS, Answer, BunnyHost, HttpOptions, checked_url, storage_url
+from buckia.sync.bunny_options import BunnyOptions as BunnyOptions
 from buckia.sync.bunny_package import BunnyPackage, require
 from buckia.sync.bunny_token import sign_url
 from buckia.sync.cdn import CdnReader
@@ -44,30 +44,6 @@ _UNSAFE = frozenset('"<>#%?\\')
 _ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PART = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class BunnyOptions:
-    """How to speak to Bunny; timeouts are seconds."""
-
-    verify_puts: bool = True
-    """Each put is proven by a DESCRIBE; see the module."""
-    transport: Literal["direct", "bunnycdnpython"] = "direct"
-    """Who moves objects' bytes: we, or the package of that name, each of whose calls is checked afterwards."""
-    content_type: str | None = None
-    """What the CDN is to say that objects are; without it it goes by the ends of their names."""
-    cdn_url: str | None = None
-    """Where the pull zone is reached (``https://NAME.b-cdn.net``); objects that never change are read there."""
-    pull_zone: str | None = None
-    """Name or number of the pull zone."""
-    api_url: str = "https://api.bunny.net"
-    """The Core API."""
-    object_bytes_max: int = 5 << 30
-    """Bunny states no limit for an object; this one keeps memory."""
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0
-    max_workers: int = 16
-    """Connections that are kept open."""
 
 
 class BunnySync(BaseSync):
@@ -98,8 +74,6 @@ class BunnySync(BaseSync):
         packaged = options.transport == "bunnycdnpython"
         if packaged:
             require()
-        elif options.transport != "direct":
-            raise UsageError(f"There is no transport {options.transport!r}.", hint="direct or bunnycdnpython.")
         url = storage_url(region, endpoint)
         known = urlsplit(url).hostname in REGIONS.values()
         super().__init__(

@@ -77,6 +77,8 @@ def _bunny(config: BackendConfig) -> BaseSync:
 
     settings = dict(config.settings)
     zone = settings.pop("storage_zone", config.bucket_name)
+    if not isinstance(zone, str):
+        raise UsageError("The setting storage_zone is text.")
     options = _options(replace(config, settings=settings), BunnyOptions)
     return BunnySync(zone, options=options, **_where(config))
 

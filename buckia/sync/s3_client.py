@@ -17,6 +17,7 @@ from buckia.errors import UsageError
 from buckia.sync.s3_errors import ForeignAnswer
 from buckia.sync.s3_multipart import PART_BYTES_MAX, PART_BYTES_MIN
 from buckia.sync.s3_presets import PRESETS, Checksum, Preset, find_preset
+from buckia.sync.settings import check_choice, check_count, check_flags, check_seconds, check_text
 
 _PAGE = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<(!doctype\s+)?html", re.IGNORECASE)
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
@@ -53,23 +54,14 @@ class S3Options:
     """Where objects that never change can be read as well."""
 
     def __post_init__(self) -> None:
-        given: Any = self  # settings come from files, so a value may be of any type
-        known = {"preset": ("auto", *PRESETS), "addressing": ("auto", "path", "virtual")}
-        for name, values in {**known, "checksum": ("auto", "sha256", "signature", "md5")}.items():
-            if getattr(given, name) not in values:
-                raise UsageError(f"The setting {name} is one of {', '.join(values)}.")
-        for name in ("connect_timeout", "read_timeout"):
-            value = getattr(given, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-                raise UsageError(f"The setting {name} is a number of seconds.")
-        for name in ("profile", "storage_class", "cdn_url"):
-            if not isinstance(getattr(given, name), str | None):
-                raise UsageError(f"The setting {name} is text.")
-        if not isinstance(given.transfer_acceleration, bool):
-            raise UsageError("The setting transfer_acceleration is true or false.")
-        threshold = given.multipart_threshold
-        if not isinstance(threshold, int) or not PART_BYTES_MIN <= threshold <= PART_BYTES_MAX:
-            raise UsageError("The setting multipart_threshold is a number of bytes from 5 MiB to 5 GiB.")
+        check_choice(self, "preset", ("auto", *PRESETS))
+        check_choice(self, "addressing", ("auto", "path", "virtual"))
+        check_choice(self, "checksum", ("auto", "sha256", "signature", "md5"))
+        check_seconds(self, "connect_timeout", "read_timeout")
+        check_text(self, "profile", "storage_class", "cdn_url")
+        check_flags(self, "transfer_acceleration")
+        sizes = "a number of bytes from 5 MiB to 5 GiB"
+        check_count(self, "multipart_threshold", PART_BYTES_MIN, PART_BYTES_MAX, sizes)
         if self.storage_class in _ARCHIVES:
             raise UsageError(
                 f"Objects of the storage class {self.storage_class} cannot be read at once, so no folder works there.",

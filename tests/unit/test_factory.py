@@ -16,6 +16,9 @@ from buckia.sync.local import LocalSync
 from buckia.sync.memory import MemorySync
 from buckia.sync.s3 import S3Sync
 
+PROVIDERS = ("s3", "linode", "b2", "bunny")
+TIMEOUTS = ("connect_timeout", "read_timeout")
+
 
 def test_our_providers(tmp_path: Path) -> None:
     local = create_sync_backend(BackendConfig("local", str(tmp_path), settings={"durable": False}))
@@ -65,6 +68,33 @@ def test_the_four_providers_of_the_cloud() -> None:
 def test_an_unknown_setting_is_refused(provider: str) -> None:
     with pytest.raises(UsageError, match=f"provider {provider} has no setting adressing"):
         create_sync_backend(BackendConfig(provider, "b", settings={"adressing": "path"}))
+
+
+SETTINGS = [
+    *((provider, name, "abc", "number of seconds") for provider in PROVIDERS for name in TIMEOUTS),
+    *((provider, "cdn_url", 5, "cdn_url is text") for provider in PROVIDERS),
+    ("bunny", "pull_zone", 12345, "pull_zone is text"),
+    ("bunny", "api_url", 5, "api_url is text"),
+    ("bunny", "content_type", "a\nb", "content_type is text of one line"),
+    ("bunny", "verify_puts", "nope", "verify_puts is true or false"),
+    ("bunny", "object_bytes_max", "5GB", "object_bytes_max is a number of bytes"),
+    ("bunny", "object_bytes_max", 0, "object_bytes_max is a number of bytes"),
+    ("bunny", "transport", "carrier pigeon", "transport is one of"),
+    ("bunny", "storage_zone", 5.5, "zone is text"),
+    ("b2", "b2_delete", 1, "b2_delete is hide or versions"),
+    ("s3", "multipart_threshold", True, "number of bytes"),
+]
+
+
+@pytest.mark.parametrize(("provider", "name", "value", "words"), SETTINGS)
+def test_a_setting_of_another_type_is_refused(provider: str, name: str, value: object, words: str) -> None:
+    """Settings come from files; a wrong one is said when it is read, and by its name."""
+    with pytest.raises(UsageError, match=words):
+        create_sync_backend(
+            BackendConfig(
+                provider, "bucket", region="us-east-1" if provider != "bunny" else None, settings={name: value}
+            )
+        )
 
 
 def test_a_bucket_needs_a_name() -> None:
@@ -135,8 +165,9 @@ print("botocore.session" in sys.modules)
     assert _run(code).split("\n")[:2] == ["[]", "False"]
 
 
-def test_secrets_are_masked_in_errors_and_ids_are_not() -> None:
+def test_secrets_are_masked_in_errors_and_ids_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """The id of a key is often the bucket's own name, and a message without it says nothing."""
+    monkeypatch.setattr(factory, "_memory_buckets", {})
     config = BackendConfig(
         provider="memory",
         bucket_name="my-notes",
