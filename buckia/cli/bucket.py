@@ -151,12 +151,14 @@ def policy_get_command(location: str | None, bucket: str | None) -> int:
 
 @policy_group.command("set")
 @click.argument("file")
+@_yes
 @_dry_run
 @_bucket_options
 @common_options
-def policy_set_command(file: str, location: str | None, bucket: str | None, dry_run: bool) -> int:
+def policy_set_command(file: str, location: str | None, bucket: str | None, dry_run: bool, yes: bool) -> int:
     """Replace the policy by that of a JSON file, or of stdin for -."""
     policy = _document(file, dict)
+    _confirm("Replace the bucket's policy, which says who may read and change it?", yes or dry_run)
     return _set(location, bucket, policy, dry_run, lambda admin: admin.set_policy(policy))
 
 
@@ -197,11 +199,13 @@ def acl_get_command(location: str | None, bucket: str | None) -> int:
 
 @acl_group.command("set")
 @click.argument("name")
+@_yes
 @_dry_run
 @_bucket_options
 @common_options
-def acl_set_command(name: str, location: str | None, bucket: str | None, dry_run: bool) -> int:
-    """Set one of the ready-made lists: private, public-read and so on."""
+def acl_set_command(name: str, location: str | None, bucket: str | None, dry_run: bool, yes: bool) -> int:
+    """Set one of the ready-made lists: private, public-read and so on. All but private are asked about first."""
+    _confirm(f"Open the bucket to others ({name})?", yes or dry_run or name == "private")
     return _set(location, bucket, {"acl": name}, dry_run, lambda admin: admin.set_acl(name))
 
 

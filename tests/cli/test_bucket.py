@@ -225,9 +225,10 @@ def test_what_can_be_read(buckia: Run, demo: MemorySync, line: str, shown: Any) 
 @pytest.mark.parametrize(
     ("line", "text", "wanted"),
     [
-        ("policy set F", '{"Version": "1"}', ("policy", {"Version": "1"})),
+        ("policy set F -y", '{"Version": "1"}', ("policy", {"Version": "1"})),
         ("policy delete -y", "", ("no policy",)),
         ("acl set private", "", ("acl", "private")),
+        ("acl set public-read --yes", "", ("acl", "public-read")),
         ("acceleration on", "", ("acceleration", True)),
         ("acceleration off", "", ("acceleration", False)),
         ("cors set F", "[{}]", ("cors", [{}])),
@@ -248,16 +249,25 @@ def test_what_can_be_changed(buckia: Run, demo: MemorySync, line: str, text: str
     assert outcome.json
 
 
-@pytest.mark.parametrize("line", ["policy set F", "cors set F", "lifecycle set F", "acl set private"])
+@pytest.mark.parametrize(
+    "line", ["policy set F", "cors set F", "lifecycle set F", "acl set private", "acl set public-read"]
+)
 def test_a_dry_run_sends_nothing(buckia: Run, demo: MemorySync, line: str) -> None:
-    value: Any = {"a": 1} if line.startswith("policy") else {"acl": "private"} if line.startswith("acl") else [{"a": 1}]
+    value: Any = {"a": 1} if line.startswith("policy") else {"acl": line[8:]} if line.startswith("acl") else [{"a": 1}]
     Path("F").write_text(json.dumps(value))
     outcome = buckia("bucket", *line.split(), "--dry-run")
     assert (outcome.code, json.loads(outcome.out), asked(demo)) == (0, value, [])
 
 
-@pytest.mark.parametrize("line", ["policy delete", "hidden --delete", "purge"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("policy delete", "policy set F", "acl set public-read", "acl set public-read-write"),
+        *("acl set authenticated-read", "hidden --delete", "purge"),
+    ],
+)
 def test_nothing_dangerous_is_done_unasked(buckia: Run, demo: MemorySync, line: str) -> None:
+    Path("F").write_text("{}")
     outcome = buckia("bucket", *line.split())
     assert (outcome.code, asked(demo)) == (10, [])
     assert "--yes" in outcome.err
