@@ -30,11 +30,19 @@ class Bucket:
     """A bucket at its provider. Made by `BuckiaClient.bucket`."""
 
     def __init__(
-        self, backend: BaseSync, transfer: Callable[[], AbstractContextManager[Transfer]], directory: str
+        self,
+        backend: BaseSync,
+        transfer: Callable[[], AbstractContextManager[Transfer]],
+        directory: str,
+        *,
+        prefix: str = "",
+        resume: Callable[[], None] = lambda: None,
     ) -> None:
         self._backend = backend
         self._transfer = transfer
         self._directory = directory
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._resume = resume
 
     @property
     def location(self) -> str:
@@ -50,13 +58,16 @@ class Bucket:
         """Try what the bucket does, remember it for later syncs, and say it.
 
         ``pages`` also writes 1,050 small objects and lists them; ``full`` also runs every promise of
-        `buckia.sync.contract`, some 3,500 requests. All that is written lies under ``_buckia-probe/`` and is removed.
+        `buckia.sync.contract`, some 3,500 requests. All that is written lies under ``_buckia-probe/``, below the
+        entry's prefix or the one that the key is limited to, and is removed, also after a request to stop.
         Raises what a plain write, read or listing raises.
         """
         token = secrets.token_hex(8)
         with self._transfer() as transfer:
-            found = probe(transfer, token, pages=pages)
-        broken = self._broken_promises(token) if full else []
+            allowed = transfer.attempt("list", self.admin.allowed_prefix)
+            below = self._prefix if self._prefix.startswith(allowed) else allowed
+            found = probe(transfer, token, below=below, pages=pages, resume=self._resume)
+        broken = self._broken_promises(f"{below}{PREFIX}{token}") if full else []
         keep_probe(self._directory, found)
         return BucketCheck(
             location=self.location,
@@ -65,11 +76,11 @@ class Bucket:
             broken=broken,
         )
 
-    def _broken_promises(self, token: str) -> list[str]:
+    def _broken_promises(self, prefix: str) -> list[str]:
         """Promises of the contract that the bucket does not keep, each with what came instead."""
         broken: list[str] = []
         for number, promise in enumerate(contract.ALL):
-            view = _Below(self._backend, f"{PREFIX}{token}-{number}/")
+            view = _Below(self._backend, f"{prefix}-{number}/")
             try:
                 promise(lambda view=view: view)  # type: ignore[misc]
             except (AssertionError, BuckiaError) as error:

@@ -77,7 +77,13 @@ class Session:
 
     def bucket(self) -> Bucket:
         """The bucket itself."""
-        return Bucket(self.backend, lambda: self._transfer(self.config.max_workers), self._state_directory("probe", ""))
+        return Bucket(
+            self.backend,
+            lambda: self._transfer(self.config.max_workers),
+            self._state_directory("probe", ""),
+            prefix=self.config.prefix or "",
+            resume=self.cancellation.clear,
+        )
 
     def _limits(self, capabilities: Capabilities) -> Limits:
         """What the configuration says; of requests, else what the provider is known to allow."""

@@ -1,14 +1,17 @@
 """What a bucket really does, found out by trying: nothing that a provider claims is built on before.
 
-A probe writes some small objects under a key of its own and removes them in the end, whatever happened.
+A probe writes some small objects under a key of its own and removes them in the end, also when it fails or is stopped;
+and with them what earlier ones had to leave.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from buckia.errors import BucketError, ObjectNotFound, PreconditionFailed, UsageError
+from buckia.errors import BucketError, BuckiaError, CancelledError, ObjectNotFound, PreconditionFailed, UsageError
 from buckia.store.transfer import Transfer
 from buckia.sync.base import BaseSync, Capabilities, ObjectInfo
 
@@ -16,6 +19,8 @@ PREFIX = "_buckia-probe/"
 """Of all objects that a probe writes."""
 PAGE_OBJECTS = 1050
 """Objects that take more than one page of a listing at most providers."""
+LEFT_SECONDS = 3600.0
+"""Objects of other probes that are so much older, by the bucket's own clock, were left behind."""
 _DATA = bytes(range(256)) * 16
 _ALGORITHMS = ("sha256", "sha1", "md5")
 
@@ -54,19 +59,53 @@ class Probe:
         )
 
 
-def probe(transfer: Transfer, token: str, *, pages: bool = True) -> Probe:
-    """Try everything, under a key with ``token``, which nobody else uses. Raises what a plain put, get or list raises;
-    that something optional does not work is a result.
+def probe(
+    transfer: Transfer, token: str, *, below: str = "", pages: bool = True, resume: Callable[[], None] = lambda: None
+) -> Probe:
+    """Try everything, under keys that begin with ``below`` and hold ``token``, which nobody else uses. Raises what a
+    plain put, get, list or delete raises; that something optional does not work is a result.
+
+    ``resume`` takes a request to stop back, so that what was written can be removed.
     """
-    prefix = f"{PREFIX}{token}/"
-    try:
+    prefix = f"{below}{PREFIX}{token}/"
+    # If this fails there is nothing to remove.
+    transfer.put(f"{prefix}gone", b"before")
+    with _tidied(transfer, f"{below}{PREFIX}", prefix, resume):
         return _probe(transfer, prefix, pages)
-    finally:
-        left = [info.key for info in transfer.list(prefix)]
-        transfer.delete_many(left)
+
+
+@contextmanager
+def _tidied(transfer: Transfer, root: str, prefix: str, resume: Callable[[], None]) -> Iterator[None]:
+    """Removes in the end what lies below ``prefix``, and what others left below ``root``; else says that it stays."""
+    problem: BuckiaError | None = None
+    try:
+        try:
+            yield
+        except BuckiaError as error:
+            problem = error
+        resume()
+        _tidy(transfer, root, prefix)
+    except (BuckiaError, KeyboardInterrupt) as error:
+        problem = problem or (error if isinstance(error, BuckiaError) else CancelledError())
+        stays = f"What was written below {prefix} stays until a later `buckia bucket check` may delete it."
+        problem.hint = f"{problem.hint} {stays}" if problem.hint else stays
+    if problem is not None:
+        raise problem
+
+
+def _tidy(transfer: Transfer, root: str, prefix: str) -> None:
+    with suppress(BuckiaError):
+        transfer.drain()  # a put that is on its way would arrive afterwards
+    listed = transfer.list(root)
+    mine = [info for info in listed if info.key.startswith(prefix)]
+    old = max((info.modified or 0.0 for info in mine), default=0.0) - LEFT_SECONDS
+    left = [info for info in listed if info.modified is not None and info.modified < old]
+    transfer.delete_many(info.key for info in mine + left)
 
 
 def _probe(transfer: Transfer, prefix: str, pages: bool) -> Probe:
+    # First of all: who may not delete is to leave no more than this one.
+    gone = _deletes(transfer, f"{prefix}gone")
     key = f"{prefix}object"
     transfer.put(key, b"before")
     transfer.put(key, _DATA)
@@ -76,11 +115,10 @@ def _probe(transfer: Transfer, prefix: str, pages: bool) -> Probe:
     ranges = _gets_ranges(transfer, key)
     conditional = _honours_conditions(transfer.backend, f"{prefix}condition")
     complete = _lists_all(transfer, f"{prefix}many/") if pages else None
-    transfer.delete(key)
     return Probe(
         read_after_write=read,
         list_after_write=found is not None and found.size == len(_DATA),
-        gone_after_delete=_is_gone(transfer, key),
+        gone_after_delete=gone,
         range_get=ranges,
         conditional_put=conditional,
         digest_in_listing=None if found is None else _digest(found),
@@ -122,7 +160,9 @@ def _lists_all(transfer: Transfer, prefix: str) -> bool:
     return complete
 
 
-def _is_gone(transfer: Transfer, key: str) -> bool:
+def _deletes(transfer: Transfer, key: str) -> bool:
+    transfer.put(key, b"after")
+    transfer.delete(key)
     try:
         transfer.get(key)
     except ObjectNotFound:

@@ -35,6 +35,10 @@ class BucketAdmin:
     def _lacks(self, what: str) -> NoReturn:
         raise UsageError(f"{self.location} has no {what}.", hint="Its provider does not offer it.")
 
+    def allowed_prefix(self) -> str:
+        """What every key begins with that the credentials may touch, as far as that can be known; mostly nothing."""
+        return ""
+
     # Who may do what: S3 and what speaks its protocol.
 
     def get_policy(self) -> Json | None:

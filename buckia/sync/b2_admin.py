@@ -23,6 +23,10 @@ class B2Admin(BucketAdmin):
         super().__init__(account.location)
         self._account = account
 
+    def allowed_prefix(self) -> str:
+        """The prefix that the application key is limited to."""
+        return self._account.access.prefix
+
     def get_lifecycle(self) -> Sequence[Json]:
         """Lifecycle rules: ``fileNamePrefix`` and numbers of days."""
         rules: Sequence[Json] = self._account.bucket()["lifecycleRules"]

@@ -13,13 +13,13 @@ import pytest
 
 from buckia import BucketConfig, BuckiaClient, UsageError
 from buckia.client.bucket import kept_probe
-from buckia.errors import RefusedError
+from buckia.errors import CancelledError, RefusedError
 from buckia.sync import factory
 from buckia.sync.admin import Attempt, BucketAdmin
 from buckia.sync.base import ObjectInfo
 from buckia.sync.memory import MemorySync
 from tests.cli.conftest import Outcome
-from tests.servers import bunny
+from tests.servers import b2, bunny
 
 Run = Callable[..., Outcome]
 Command = Callable[..., Outcome]
@@ -197,6 +197,49 @@ def test_init_tries_the_bucket(buckia: Run, demo: MemorySync, tmp_path: Path) ->
     assert "The bucket was not tried" in outcome.err
     outcome = buckia("-c", "three", *line, "--storage-api-key", "wrong", "--no-check")
     assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_a_check_writes_below_the_prefix_of_the_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Watched(MemorySync):
+        def _put(self, key: str, data: memoryview, if_absent: bool) -> ObjectInfo:
+            written.append(key)
+            return super()._put(key, data, if_absent)
+
+    monkeypatch.setitem(factory._memory_buckets, "demo", Watched("demo"))
+    config = BucketConfig(provider="memory", bucket_name="demo", folders=["f"], prefix="apps/one")
+    with BuckiaClient(config, state_dir=tmp_path / "own") as client:
+        client.bucket.check(pages=False)
+    assert written
+    assert all(key.startswith("apps/one/_buckia-probe/") for key in written)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_key_of_b2_that_is_limited_to_a_prefix_can_be_checked(tmp_path: Path, full: bool) -> None:
+    server = b2.shared()
+    made = server.fresh_bucket()
+    key = server.cloud.key(("listFiles", "readFiles", "writeFiles"), [made.bucket_id], "notes/")
+    config = BucketConfig(provider="b2", bucket_name=made.name, endpoint=server.url, folders=["notes"], **key)
+    with BuckiaClient(config, state_dir=tmp_path / "own") as client:
+        found = client.bucket.check(pages=False, full=full)
+    assert (found.usable, found.broken) == (True, [])
+    assert made.names() == []
+
+
+def test_a_check_that_is_stopped_removes_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopping(MemorySync):
+        def _put(self, key: str, data: memoryview, if_absent: bool) -> ObjectInfo:
+            if key.endswith("/many/0100"):
+                client._session.cancellation.cancel(2)
+            return super()._put(key, data, if_absent)
+
+    bucket = Stopping("demo")
+    monkeypatch.setitem(factory._memory_buckets, "demo", bucket)
+    config = BucketConfig(provider="memory", bucket_name="demo", folders=["f"])
+    with BuckiaClient(config, state_dir=tmp_path / "own") as client, pytest.raises(CancelledError):
+        client.bucket.check()
+    assert not bucket.objects
 
 
 # ---- verbs

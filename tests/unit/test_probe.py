@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from buckia.errors import AccessDenied, BucketError
-from buckia.store.probe import PAGE_OBJECTS, PREFIX, Probe, probe
+from buckia.errors import AccessDenied, BucketError, CancelledError
+from buckia.store.probe import LEFT_SECONDS, PAGE_OBJECTS, PREFIX, Probe, probe
 from buckia.sync.base import BaseSync, ObjectInfo, Page
 from buckia.sync.faulty import Fault, FaultySync
 from buckia.sync.memory import MemorySync
@@ -87,7 +87,7 @@ def test_a_condition_works_where_it_was_not_stated() -> None:
 
 
 def test_a_listing_that_is_behind() -> None:
-    with FaultySync(MemorySync(), [Fault("list", "stale", newest=2)]) as bucket:
+    with FaultySync(MemorySync(), [Fault("list", "stale", nth=2, newest=2)]) as bucket:
         found = tried(bucket, pages=False)
     assert found == replace(GOOD, list_after_write=False, digest_in_listing=None, pages=None)
     assert found.usable
@@ -120,7 +120,7 @@ def test_ranges_that_are_ignored() -> None:
 def test_objects_that_come_back() -> None:
     class Undead(MemorySync):
         def _delete(self, key: str) -> None:
-            if key.endswith("/object") and key in self.objects and not self.raised:
+            if key.endswith("/gone") and key in self.objects and not self.raised:
                 self.raised = True
                 return
             super()._delete(key)
@@ -157,6 +157,90 @@ def test_what_fails_leaves_nothing_behind() -> None:
         with pytest.raises(AccessDenied, match="no reading"):
             probe(make(bucket), "t0")
         assert [*bucket.list()] == []
+
+
+def test_who_may_not_delete_leaves_next_to_nothing_and_is_told_so() -> None:
+    """A delete is tried before a thousand objects are written."""
+
+    class Keeping(MemorySync):
+        def _delete(self, key: str) -> None:
+            raise AccessDenied("no deleting", hint="Ask for it.")
+
+        def _delete_many(self, keys: Sequence[str]) -> None:
+            self._delete(keys[0])
+
+    bucket = Keeping()
+    with pytest.raises(AccessDenied, match="no deleting") as caught:
+        probe(make(bucket), "t0")
+    assert [*bucket.objects] == [f"{PREFIX}t0/gone"]
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(f"Ask for it. What was written below {PREFIX}t0/ stays")
+
+
+@pytest.mark.parametrize("workers", [0, 4])
+@pytest.mark.parametrize("after", [1, 2, 7, 9, 40, 400])
+def test_what_is_stopped_is_tidied_up(workers: int, after: int) -> None:
+    """A request to stop ends the trying, and not the removal of what was written."""
+    bucket = MemorySync()
+    stopped = [True]
+
+    def cancelled() -> bool:
+        if stopped[0] and bucket.traffic.requests.total >= after:
+            raise CancelledError(signal=2)
+        return False
+
+    with make(bucket, workers=workers, cancelled=cancelled) as transfer, pytest.raises(CancelledError) as caught:
+        probe(transfer, "t0", resume=lambda: stopped.__setitem__(0, False))
+    assert caught.value.exit_code == 130
+    assert not caught.value.hint
+    assert not bucket.objects
+
+
+def test_who_does_not_wait_for_the_end_is_told_what_is_left() -> None:
+    class Interrupted(MemorySync):
+        def _delete_many(self, keys: Sequence[str]) -> None:
+            if len(keys) > 1:
+                raise KeyboardInterrupt
+            super()._delete_many(keys)
+
+    with pytest.raises(CancelledError) as caught:
+        probe(make(Interrupted()), "t0", pages=False)
+    assert f"below {PREFIX}t0/ stays" in (caught.value.hint or "")
+
+
+def test_what_others_left_long_ago_is_removed() -> None:
+    """Measured by the bucket's own clock; a check that goes on elsewhere is not disturbed."""
+    bucket = MemorySync()
+    for name, age in (("old/many/1", LEFT_SECONDS + 60), ("old-3/contract/x", 1e6), ("now/object", 60)):
+        bucket.put(f"{PREFIX}{name}", b"x")
+        bucket._modified[f"{PREFIX}{name}"] -= age
+    bucket.put(f"below/{PREFIX}old/object", b"x")
+    probe(make(bucket), "t0", pages=False)
+    assert [*bucket.objects] == [f"{PREFIX}now/object", f"below/{PREFIX}old/object"]
+
+
+def test_a_probe_stays_below_what_it_is_told() -> None:
+    bucket = MemorySync()
+    written: list[str] = []
+    put = bucket._put
+
+    def watched(key: str, data: memoryview, if_absent: bool) -> ObjectInfo:
+        written.append(key)
+        return put(key, data, if_absent)
+
+    bucket._put = watched  # type: ignore[method-assign]
+    assert probe(make(bucket), "t0", below="notes/") == GOOD
+    assert written
+    assert all(key.startswith(f"notes/{PREFIX}t0/") for key in written)
+    assert not bucket.objects
+
+
+def test_who_may_not_write_is_told_of_nothing_that_stays() -> None:
+    bucket = FaultySync(MemorySync(), [Fault("put", "error", error=AccessDenied("no writing"))])
+    with bucket, pytest.raises(AccessDenied) as caught:
+        probe(make(bucket), "t0")
+    assert caught.value.hint is None
+    assert bucket.traffic.requests.total == 1
 
 
 def test_what_was_seen_corrects_what_was_stated() -> None:
