@@ -13,6 +13,7 @@ from typing import Literal
 from buckia.core.ids import BlobId, DeviceId, Dot
 from buckia.core.manifest import Content, Entry, FileContent, Kind, Version
 from buckia.core.projection import Shown
+from buckia.engine.hiding import stays_hidden
 from buckia.local.folder import ScannedDirectory
 from buckia.local.fs import DiskEntry
 from buckia.local.paths import bucket_name
@@ -105,8 +106,6 @@ class DirectoryPlan:
     changes: list[Change] = field(default_factory=list)
     scanned: ScannedDirectory | None = None
     show: bool = False
-    dirty: bool = False
-    """Rows changed even where nothing else did."""
 
 
 def dots_of(versions: Iterable[Version]) -> frozenset[Dot]:
@@ -212,11 +211,11 @@ def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callabl
             continue
         row = rows.get(name)
         dots = item.dots
-        if row is not None and row.hidden and _stays_hidden(row, item):
+        if row is not None and row.hidden and stays_hidden(row, item):
             continue
         if row is None or row.hidden:
             before = next(
-                (one for one in hidden if one.entry_name == item.entry_name and _stays_hidden(one, item)), None
+                (one for one in hidden if one.entry_name == item.entry_name and stays_hidden(one, item)), None
             )
             changes.append(Change(name, item, before, before is None))
         elif frozenset(row.dots) != dots or row.entry_name != item.entry_name:
@@ -227,13 +226,6 @@ def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callabl
         if name not in wanted and covers(row.entry_name, row.kind == Kind.DIRECTORY):
             changes.append(Change(name, None, row, not row.hidden))
     return changes
-
-
-def _stays_hidden(row: Row, item: Shown) -> bool:
-    """Whether a hidden row speaks of what would be shown."""
-    if (row.kind == Kind.DIRECTORY) != (item.kind == Kind.DIRECTORY):
-        return False
-    return item.dots <= set(row.dots) or (row.kind == Kind.DIRECTORY and not row.dots)
 
 
 def shows_value(row: Row, item: Shown) -> bool:

@@ -22,6 +22,7 @@ from buckia.engine.compare import Change, DirectoryPlan, changes_for
 from buckia.engine.context import Workspace
 from buckia.engine.directories import Directories
 from buckia.engine.fetch import Fetched, Fetcher, LocalSources, Wanted
+from buckia.engine.hiding import Hiding
 from buckia.errors import LocalError
 from buckia.events import Failure, Skipped
 from buckia.local.folder import ScannedDirectory, fresh_fingerprint
@@ -64,10 +65,11 @@ class _Directory:
 class Materialiser:
     """Applies one tree to the disk."""
 
-    def __init__(self, workspace: Workspace, tree: Subtree) -> None:
+    def __init__(self, workspace: Workspace, tree: Subtree, hiding: Hiding) -> None:
         self._work = workspace
         self._nodes = workspace.repository.nodes
         self._tree = tree
+        self._hiding = hiding
         token = workspace.state.owner + workspace.random_bytes(6).hex()
         self._writer = Writer(workspace.files, workspace.root, token=token)
         self._when = datetime.fromtimestamp(workspace.clock.now_ns() // 10**9, UTC).strftime("%Y-%m-%dT%H%M%SZ")
@@ -147,7 +149,7 @@ class Materialiser:
             tree = entry.subtree if entry is not None else None
         if tree is None:
             return []
-        return project_directory(entries(self._nodes, tree.id), self._work.fold)
+        return project_directory(self._hiding.shown(path, entries(self._nodes, tree.id)), self._work.fold)
 
     def _is_refused(self, directory: _Directory, change: Change) -> bool:
         """Names and links that may not be on this disk are reported and left out."""

@@ -16,6 +16,7 @@ from buckia.engine import plan as acts
 from buckia.engine.applied import Applied, begin_change, load_applied, load_conflicts, save_applied
 from buckia.engine.compare import Change, DirectoryPlan, Edit, Path
 from buckia.engine.context import Confirm, Workspace, guard_mass_deletion
+from buckia.engine.hiding import Hiding
 from buckia.engine.history import retained, to_path
 from buckia.engine.materialise import Materialiser
 from buckia.engine.plan import Plan
@@ -49,6 +50,7 @@ class Sync:
         """The snapshots whose merge the tree is, where it is no snapshot's own."""
         self._state: State | None = None
         self._plans: list[DirectoryPlan] = []
+        self._hiding: Hiding | None = None
 
     def plan(self, *, write: bool = False) -> Plan:
         """All steps up to the plan. Without ``write`` no request changes the bucket and no identity is taken."""
@@ -159,9 +161,10 @@ class Sync:
         own = self._repo.ledger.device()
         self._plan.joins = not self._repo.ledger.own_seq()
         seq = max(self._repo.ledger.own_seq(), 1) + 1
-        survey = Survey(
-            self._work, self._state.tree, own[0] if own is not None else _PROVISIONAL, seq, retained(self._repo)
-        )
+        device = own[0] if own is not None else _PROVISIONAL
+        work = self._work
+        self._hiding = Hiding(self._repo.nodes, self._scanned.values(), work.disk_paths, work.filters.covers)
+        survey = Survey(work, self._state.tree, device, seq, retained(self._repo), self._hiding)
         changed = {
             b"/".join(path) for path in survey.changed_paths(self._applied.tree if self._applied is not None else None)
         }
@@ -175,6 +178,7 @@ class Sync:
             self._note_names(planned)
             self._plans.append(planned)
         self._plan.failures += survey.failures
+        self._plan.warnings += survey.warnings
         for hidden in survey.hidden:
             self._plan.add(acts.HIDE, ("", hidden), 0, "deleted here; `--delete-orphaned` publishes it")
 
@@ -242,14 +246,14 @@ class Sync:
 
     def execute(self) -> SyncResult:
         """Publish the local edits, then make the disk show the tree that results."""
-        if self._state is None:
-            raise AssertionError("compare comes before execute")
+        if self._state is None or self._hiding is None:
+            raise AssertionError("compare and apply_cache come before execute")
         result = self._plan.result()
         self._work.progress.total = self._plan.bytes
         if any(plan.edits or plan.show for plan in self._plans):
             begin_change(self._work.state)
         published = Publisher(self._work, self._state.tree, self._basis).run(self._plans)
-        materialiser = Materialiser(self._work, published.tree)
+        materialiser = Materialiser(self._work, published.tree, self._hiding)
         materialiser.run(self._with_turned(published.turned))
         self._state = State(published.tree, {})
         own = self._repo.ledger.device()

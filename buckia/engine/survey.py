@@ -13,7 +13,7 @@ from buckia.core.ids import DeviceId, Dot
 from buckia.core.manifest import Entry, Kind, Subtree, Version, is_directory
 from buckia.core.merge import edit_entry
 from buckia.core.merkle import NodeStore
-from buckia.core.projection import DIRECTORY_MODE, Fold, Shown, project, project_directory
+from buckia.core.projection import DIRECTORY_MODE, Fold, Shown, project_directory
 from buckia.engine.capture import Capture, IdsOnly
 from buckia.engine.compare import (
     NOTHING,
@@ -31,6 +31,7 @@ from buckia.engine.compare import (
     write_edit,
 )
 from buckia.engine.context import Workspace
+from buckia.engine.hiding import Hiding
 from buckia.errors import LocalError
 from buckia.events import Failure
 from buckia.local.folder import ScannedDirectory
@@ -59,7 +60,13 @@ class Survey:
     """Compares directories with a tree. ``device`` and ``seq`` are what the next record will have."""
 
     def __init__(
-        self, workspace: Workspace, tree: Subtree, device: DeviceId, seq: int, is_retained: IsRetained
+        self,
+        workspace: Workspace,
+        tree: Subtree,
+        device: DeviceId,
+        seq: int,
+        is_retained: IsRetained,
+        hiding: Hiding,
     ) -> None:
         self._work = workspace
         self._nodes = workspace.repository.nodes
@@ -67,10 +74,12 @@ class Survey:
         self._device = device
         self._seq = seq
         self._is_retained = is_retained
+        self._hiding = hiding
         self._capture = Capture(workspace.files, IdsOnly(), workspace.settings.kernel, None)
         self.failures: list[Failure] = []
         self.hidden: list[str] = []
         """Paths whose deletion here is kept to this device by this run."""
+        self.warnings: list[str] = []
 
     # ---- which directories
 
@@ -85,7 +94,7 @@ class Survey:
             if where and where not in changed and (one is None or two is None):
                 self._add_turned(where, applied, changed)
             changed.add(where)
-        return changed
+        return changed.union(self._hiding.above(changed))
 
     def _add_turned(self, path: Path, applied: Subtree, changed: set[Path]) -> None:
         """Where something lies below a path for the first time, or nothing does any more, its own directory shows
@@ -102,7 +111,9 @@ class Survey:
             self._work.state.directory(scanned.path)[1] if scanned.clean else {**scanned.unchanged, **scanned.outside}
         )
         plan = DirectoryPlan(path, scanned.disk_path, rows, scanned=scanned, show=changed)
-        view = _View(self._nodes, self._subtree(path), self._work.fold, changed, scanned)
+        view = _View(self._nodes, self._subtree(path), self._work.fold, self._hiding, scanned)
+        if changed:
+            view.load()
         for disk, row in scanned.changed:
             self._local(plan, view, disk, row)
         for edit in plan.edits:
@@ -115,13 +126,19 @@ class Survey:
             if not covers(row.entry_name, row.kind == Kind.DIRECTORY):
                 plan.rows.setdefault(row.name, row)
             elif row.name in replaced and not self._work.settings.delete_orphaned:
-                plan.show = plan.dirty = True  # the name is another's now: what it stood for gets a new one
+                plan.show = True  # the name is another's now: what it stood for gets a new one
             else:
                 self._missing(plan, view, row)
         _one_per_name(plan, view)
         if changed or plan.show or any(map(self._moves_names, plan.edits)):
             plan.show = True
             plan.changes = self._shown_changes(plan, view)
+            self.warnings += [
+                f"Other devices have a directory “{self._path(plan, os.fsencode(change.name))}”; this device's file of"
+                " that name is a conflict copy now."
+                for change in plan.changes
+                if _gives_way(change, plan.changes)
+            ]
         return plan
 
     def _moves_names(self, edit: Edit) -> bool:
@@ -155,7 +172,6 @@ class Survey:
             and (row.kind, row.content, row.mode) == (value.kind, value.content, value.mode)
         ):
             plan.rows[row.name] = replace(row, stat=self._work.trusted_stat(disk), hidden=False)
-            plan.dirty = True
             return
         if row is not None and not row.dots and row.kind != Kind.DIRECTORY:
             row = None  # that file was to go, or to be replaced: what is here now is something else
@@ -211,7 +227,6 @@ class Survey:
                 return False
             equal = tuple(version for version in modes if value.matches(version))
             plan.rows[disk.name] = self._row(disk, entry.name, value, equal, None)
-            plan.dirty = True
             plan.show |= len(equal) < len(modes)
             return True
         same = tuple(version for version in versions if value.matches(version))
@@ -219,12 +234,11 @@ class Survey:
         equal = tuple(version for version in same if version.dot not in elsewhere)
         if equal:
             plan.rows[disk.name] = self._row(disk, entry.name if entry else b"", value, equal, equal[0])
-            plan.dirty = True
             plan.show |= shown is None or frozenset(shown.dots) != dots_of(equal)
             return True
         if row is None and entry is not None and not same and self._is_retained((*plan.path, entry.name), value):
             plan.rows[disk.name] = self._row(disk, entry.name, value, (), None)
-            plan.show = plan.dirty = True
+            plan.show = True
             return True
         return False
 
@@ -249,15 +263,12 @@ class Survey:
             return
         edit = delete_edit(row.name, row, view.entry(row.entry_name))
         if edit is None:
-            plan.dirty = True
             plan.show = plan.show or view.entry(row.entry_name) is not None
             return
         if not self._work.settings.delete_orphaned:
             plan.rows[row.name] = replace(row, hidden=True, stat=None)
-            if not row.hidden:
-                plan.dirty = True
-                if row.kind != Kind.DIRECTORY:
-                    self.hidden.append(self._path(plan, row.entry_name))
+            if not row.hidden and row.kind != Kind.DIRECTORY:
+                self.hidden.append(self._path(plan, row.entry_name))
             return
         plan.edits.append(edit)
 
@@ -306,7 +317,7 @@ class _View:
     """A directory of the tree, read name by name or, where much of it is needed, at once."""
 
     def __init__(
-        self, nodes: NodeStore, subtree: Subtree | None, fold: Fold | None, whole: bool, scanned: ScannedDirectory
+        self, nodes: NodeStore, subtree: Subtree | None, fold: Fold | None, hiding: Hiding, scanned: ScannedDirectory
     ) -> None:
         self._nodes = nodes
         self._scanned = scanned
@@ -316,10 +327,11 @@ class _View:
         self._entries: dict[bytes, Entry] | None = None
         self._found: dict[bytes, Entry | None] = {}
         self._names: dict[bytes, Shown] | None = None
-        if whole:
-            self._load()
+        self._path = split(scanned.path)
+        self._hiding = hiding
 
-    def _load(self) -> dict[bytes, Entry]:
+    def load(self) -> dict[bytes, Entry]:
+        """All entries by name."""
         if self._entries is None:
             listed: Iterable[Entry] = entries(self._nodes, self._subtree.id) if self._subtree is not None else ()
             self._entries = {entry.name: entry for entry in listed}
@@ -340,7 +352,8 @@ class _View:
         on_disk = os.fsencode(disk_name)
         entry = self.entry(name)
         if entry is not None and self._fold is None:
-            return next((item for item in project(entry) if item.name in (on_disk, name)), None)
+            here = project_directory(self._hiding.shown(self._path, [entry]))
+            return next((item for item in here if item.name in (on_disk, name)), None)
         if b"(conflict " not in on_disk and self._fold is None:
             return None
         if self._names is None:
@@ -357,13 +370,22 @@ class _View:
 
     def all_shown(self, replaced: dict[bytes, Entry | None]) -> list[Shown]:
         """What the whole directory shows, with some entries replaced."""
-        present = dict(self._load())
+        present = dict(self.load())
         for name, entry in replaced.items():
             if entry is None:
                 present.pop(name, None)
             else:
                 present[name] = entry
-        return project_directory((present[name] for name in sorted(present)), self._fold)
+        listed = (present[name] for name in sorted(present))
+        return project_directory(self._hiding.shown(self._path, listed), self._fold)
+
+
+def _gives_way(change: Change, changes: list[Change]) -> bool:
+    """Whether a directory takes the name of a file or link that is kept under another."""
+    row, shown = change.row, change.shown
+    if row is None or row.hidden or row.kind == Kind.DIRECTORY or shown is None or shown.kind != Kind.DIRECTORY:
+        return False
+    return any(one.shown is not None and not one.shown.dots.isdisjoint(row.dots) for one in changes)
 
 
 def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
@@ -406,8 +428,3 @@ def _one_per_name(plan: DirectoryPlan, view: _View) -> None:
             else:
                 first.supersede |= frozenset(edit.row.dots)
     plan.edits = list(kept.values())
-
-
-def in_tree_order(plans: Iterable[DirectoryPlan]) -> Iterator[DirectoryPlan]:
-    """Directories before what is in them, siblings by name."""
-    return iter(sorted(plans, key=lambda plan: plan.path))

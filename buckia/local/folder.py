@@ -140,19 +140,17 @@ def _fingerprint(entries: list[RawEntry], salt: bytes) -> bytes:
     return blake3(salt + msgpack.packb(entries, unicode_errors="surrogateescape")).digest(length=_HASH_BYTES)
 
 
-def settled(entry: DiskEntry, now_ns: int, *, written: bool = False) -> bool:
+def settled(entry: DiskEntry, now_ns: int) -> bool:
     """Whether a stat will tell later changes: it is older than one tick of the file system's clock at ``now_ns``.
 
-    ``now_ns`` is the time when the content began to be read, or with ``written``, when this process has put the file in
-    place with a time of its own. Where it is False, store no stat: the next run reads the file again.
+    ``now_ns`` is the time when the content began to be read. Where it is False, store no stat: the next run reads the
+    file again.
     """
     coarse = entry.ctime_ns % 1_000_000_000 == 0 and entry.mtime_ns % 1_000_000_000 == 0
     limit = now_ns - (_SETTLED_COARSE_NS if coarse else _SETTLED_NS)
     if limit < entry.mtime_ns <= now_ns:
         return False
-    # A time of modification may be set to anything, also in the future; the inode's own may not. We have just set it
-    # ourselves when we wrote the file, but whoever changes the content later also moves the time of modification.
-    return written or entry.ctime_ns <= limit
+    return entry.ctime_ns <= limit  # a time of modification may be set to anything, also in the future
 
 
 def check_root(fs: FileSystem, root: str, state: State) -> None:
@@ -193,6 +191,7 @@ class Scan:
         self._filters = filters
         self._known = state.fingerprints()
         self._paths: list[bytes] | None = None
+        self._unsettled = sorted(path for path, fingerprint in self._known.items() if fingerprint is None)
 
     def __iter__(self) -> Iterator[ScannedDirectory]:
         """Depth first, without recursion: how deep the tree is, others decide."""
@@ -247,13 +246,16 @@ class Scan:
         stored = self._known.get(path)
         if stored is not None and stored.startswith(present) and len(stored) == _STORED_BYTES and not compare:
             flags = int.from_bytes(stored[_HASH_BYTES : _HASH_BYTES + 4])
-            result.clean = True
-            result.files = int.from_bytes(stored[_HASH_BYTES + 4 :])
-            result.skipped_count = flags & ~_MAPPED
-            if result.skipped_count or result.salt:  # names without rows: needed for a new fingerprint
-                result.entries = entries
             rows = self._state.directory(path)[1] if flags & _MAPPED else {}
-            return result, self._subdirectories(path, entries, rows, depth)
+            children = self._subdirectories(path, entries, rows, depth)
+            # Where something is hidden, its directory may be gone from the disk without a row that says so.
+            if all(name in children for name in self._names_below(path, self._unsettled)):
+                result.clean = True
+                result.files = int.from_bytes(stored[_HASH_BYTES + 4 :])
+                result.skipped_count = flags & ~_MAPPED
+                if result.skipped_count or result.salt:  # names without rows: needed for a new fingerprint
+                    result.entries = entries
+                return result, children
         result.entries = entries
         rows = self._resolved_rows(path, entries)
         children = self._subdirectories(path, entries, rows, depth)
@@ -419,17 +421,21 @@ class Scan:
         """The names of the subdirectories of ``path`` that have rows, themselves or below."""
         if self._paths is None:
             self._paths = sorted(self._known)
+        return self._names_below(path, self._paths)
+
+    def _names_below(self, path: bytes, paths: list[bytes]) -> Iterator[bytes]:
+        """The names of the subdirectories of ``path`` on the way to these, which are sorted."""
         prefix = path + b"/" if path else b""
-        at = bisect.bisect_left(self._paths, prefix or b"\0")
-        while at < len(self._paths) and self._paths[at].startswith(prefix):
-            name = self._paths[at][len(prefix) :].partition(b"/")[0]
+        at = bisect.bisect_left(paths, prefix or b"\0")
+        while at < len(paths) and paths[at].startswith(prefix):
+            name = paths[at][len(prefix) :].partition(b"/")[0]
             if self._filters.descends(prefix + name):
                 yield name
-            at = bisect.bisect_left(self._paths, prefix + name + b"0", at)  # "0" follows "/"
+            at = bisect.bisect_left(paths, prefix + name + b"0", at)  # "0" follows "/"
 
     def _uncertain(self, result: ScannedDirectory) -> set[bytes | None]:
         """Names in the folder whose directory may or may not be gone, as what is on disk in its place is left out."""
-        on_disk = {entry[0] for entry in result.entries}
+        on_disk = {entry[0] for entry in result.entries if entry[1] == DIRECTORY}
         uncertain = {bucket_name(name) for name, _ in result.skipped}
         return uncertain.union(row.entry_name for row in result.outside.values() if row.name in on_disk)
 

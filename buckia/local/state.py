@@ -114,14 +114,10 @@ class State(DeviceLedger):
         known.update((path, None) for (path,) in self._db.all("SELECT DISTINCT path FROM intents"))
         return known
 
-    def directory(self, path: bytes, *, staged: bool = False) -> tuple[bytes | None, dict[str, Row]]:
-        """A directory's fingerprint and its rows by name on disk; with ``staged``, as they are about to be."""
-        found = None
-        if staged:
-            found = self._db.one("SELECT fingerprint, rows FROM staged WHERE path = ?", (path,))
+    def directory(self, path: bytes) -> tuple[bytes | None, dict[str, Row]]:
+        """A directory's fingerprint and its rows by name on disk."""
+        found = self._db.one("SELECT fingerprint, rows FROM directories WHERE path = ?", (path,))
         if found is None:
-            found = self._db.one("SELECT fingerprint, rows FROM directories WHERE path = ?", (path,))
-        if found is None or found[1] is None:
             return None, {}
         return found[0], {row.name: row for row in decode_rows(found[1])}
 

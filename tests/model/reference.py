@@ -15,7 +15,7 @@ history or in the trash, and what its scope leaves out stays as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -184,21 +184,32 @@ def apply(tree: Tree, record: Record, dot: Dot) -> Tree:
 # ---- what is shown
 
 
-def project(tree: Tree) -> dict[str, Shown]:
-    """What every device shows of a tree, by path on disk."""
+def _directories(tree: Tree) -> dict[str, set[str]]:
+    """The paths in each directory."""
     children: dict[str, set[str]] = {"": set()}
     for path in tree:
         while path:
             children.setdefault(parent(path), set()).add(path)
             path = parent(path)
+    return children
+
+
+def project(tree: Tree, without: Container[str] = ()) -> dict[str, Shown]:
+    """What every device shows of a tree, by path on disk. ``without``: paths that are no directories on this one."""
+    children = _directories(tree)
     shown: dict[str, Shown] = {}
     for where in sorted(children):
-        for path in sorted(children[where]):
-            for name, item in _project_entry(
-                path, tree.get(path, {}), path in children, children[where] | shown.keys()
-            ):
+        listed = sorted(path for path in children[where] if path in tree or path not in without)
+        for path in listed:
+            below = path in children and path not in without
+            for name, item in _project_entry(path, tree.get(path, {}), below, {*listed, *shown}):
                 shown[name] = item
     return shown
+
+
+def _displaces(present: Version, name: str, row: Row) -> bool:
+    """Whether a directory lies in the place of a conflict copy."""
+    return present.value.kind == "d" and row.value.kind != "d" and row.entry != name
 
 
 def _project_entry(
@@ -253,6 +264,13 @@ class Sync:
     def expect(self, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]) -> Expected:
         """The outcome, from the rows and the disk before it. ``tie`` orders contents of equal time."""
         tree = self._folder.state(self._known)
+        self._before = disk
+        self._hidden = [
+            row
+            for name, row in rows.items()
+            if (name not in disk or _displaces(disk[name], name, row))
+            and (row.hidden or self._covers(row.entry, row.value.kind))
+        ]
         rows = dict(rows)
         device, seq = self._dot
         records: list[Record] = []
@@ -281,18 +299,43 @@ class Sync:
             stages.append(dict(rows))
             tree = apply(tree, records[-1], (device, seq + len(records) - 1))
         result = Expected(records, stages or [dict(rows)], rows, dict(disk))
-        self._materialise(project(tree), result)
+        self._materialise(self._project(tree), result)
         return result
 
     def _covers(self, entry: str, kind: str) -> bool:
         return self._run.covers(entry, kind == "d")
+
+    def _project(self, tree: Tree) -> dict[str, Shown]:
+        """What this device shows: a directory is none if it only exists for what is in it and all of that is hidden."""
+        children = _directories(tree)
+        filled: set[str] = set()
+        without: set[str] = set()
+        for path in sorted(children.keys() - {""}, reverse=True):
+            if any(one in filled or self._shows(one, tree.get(one, {}), one in children) for one in children[path]):
+                filled.add(path)
+            elif (
+                all(version.value.kind != "d" for version in tree.get(path, {}).values())
+                and (path not in self._before or self._before[path].value.kind != "d")
+                and any(row.entry.startswith(f"{path}/") for row in self._hidden)
+            ):
+                without.add(path)
+        return project(tree, without)
+
+    def _shows(self, path: str, versions: dict[Dot, Version], below: bool) -> bool:
+        """Whether a version of a path is to be seen here."""
+        return any(
+            item.dots
+            and self._covers(path, item.value.kind)
+            and not any(row.entry == path and self._stays_hidden(row, item) for row in self._hidden)
+            for _, item in _project_entry(path, versions, below, ())
+        )
 
     # -- local changes
 
     def _edits(
         self, tree: Tree, rows: dict[str, Row], disk: Disk, tie: Callable[[Value], bytes]
     ) -> dict[str, list[Edit]]:
-        shown = project(tree)
+        shown = self._project(tree)
         before = dict(rows)
         displaced: dict[str, Row] = {}
         taken: set[str] = set()

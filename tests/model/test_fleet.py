@@ -62,7 +62,7 @@ class FleetMachine(RuleBasedStateMachine):
         with self.acting() as world:
             getattr(world, name)(device % len(world.memories), *values, **options)
 
-    @rule(device=devices, path=paths, same_size=st.booleans())
+    @rule(device=devices, path=st.sampled_from(PATHS + DIRECTORIES), same_size=st.booleans())
     def write(self, device: int, path: str, same_size: bool) -> None:
         self.act("write", device, path, *([12] if same_size else []))
 

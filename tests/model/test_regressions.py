@@ -438,3 +438,116 @@ def test_a_hidden_file_stays_hidden_where_another_version_takes_its_name() -> No
     assert len(texts(world, 0)) == 1
     world.sync(0)
     world.quiesce()
+
+
+def put_over_a_directory(kind: str = "write") -> World:
+    """Device 0 has put a file or a link in the place of a directory with two files, publishing no deletions."""
+    world = in_step("d/x", "d/e/y")
+    world.delete(0, "d")
+    if kind == "link":
+        world.link(0, "d", "keep0")
+    else:
+        world.write(0, "d")
+    world.sync(0, delete_orphaned=False)
+    return world
+
+
+@pytest.mark.parametrize("kind", ["write", "link"])
+def test_a_file_in_the_place_of_a_directory_keeps_its_name_where_the_directory_is_hidden(kind: str) -> None:
+    world = put_over_a_directory(kind)
+    mine = world.disk(0)["d"].value
+    assert mine.kind == kind[0].replace("w", "f")
+    assert world.copies(0) == []
+    world.sync(1)
+    assert world.disk(1)[world.copies(1)[0]].value == mine
+    assert {"d/x", "d/e/y"} <= world.disk(1).keys()
+    again = world.sync(0, delete_orphaned=False)
+    assert [verb for verb, _ in again.log] == ["list"]
+    assert world.disk(0)["d"].value == mine
+    world.sync(0)
+    world.sync(1)
+    assert world.disk(1)["d"].value == mine
+    assert world.copies(1) == []
+    world.quiesce()
+
+
+def test_what_arrives_below_a_directory_hidden_by_a_file_brings_the_directory_back_and_says_so() -> None:
+    world = put_over_a_directory()
+    mine = world.disk(0)["d"].value
+    world.sync(1)
+    world.write(1, "d/e/new")
+    world.sync(1)
+    outcome = world.sync(0, delete_orphaned=False)
+    assert "d/e/new" in world.disk(0)
+    assert "d/x" not in world.disk(0)
+    assert world.disk(0)[world.copies(0)[0]].value == mine
+    assert outcome.result is not None
+    assert [warning for warning in outcome.result.warnings if "directory “d”" in warning]
+    again = world.sync(0, delete_orphaned=False)
+    assert again.result is not None
+    assert not again.result.warnings
+    world.quiesce()
+
+
+def test_an_edit_of_the_copy_elsewhere_of_a_file_put_over_a_directory_arrives_under_its_name() -> None:
+    world = put_over_a_directory()
+    world.sync(1)
+    world.write(1, world.copies(1)[0])
+    edited = texts(world, 1)
+    world.sync(1)
+    world.sync(0, delete_orphaned=False)
+    assert world.disk(0)["d"].value.data in edited
+    world.delete(1, world.copies(1)[0])
+    world.sync(1)
+    world.sync(0, delete_orphaned=False)
+    assert "d" not in world.disk(0)
+    world.quiesce()
+
+
+def test_a_file_put_over_a_directory_gives_way_once_the_memory_of_the_deletion_is_lost() -> None:
+    world = put_over_a_directory()
+    mine = world.disk(0)["d"].value
+    world.lose_state(0)
+    world.sync(0, delete_orphaned=False)
+    assert "d/x" in world.disk(0)
+    assert world.disk(0)[world.copies(0)[0]].value == mine
+    world.quiesce()
+
+
+def test_a_directory_put_over_a_file_that_hides_another_takes_its_name() -> None:
+    world = put_over_a_directory()
+    world.write(0, "d")
+    world.delete(0, "d")
+    world.write(0, "d/z")
+    world.sync(0, delete_orphaned=False)
+    assert [path for path in world.disk(0) if path.startswith("d")] == ["d", "d/z"]
+    world.sync(1)
+    assert {"d/x", "d/e/y", "d/z"} <= world.disk(1).keys()
+    assert world.copies(1) == []
+    world.quiesce()
+
+
+def test_a_directory_without_a_version_is_not_made_again_where_it_was_deleted() -> None:
+    world = put_over_a_directory()
+    world.sync(1)
+    world.delete(1, "d")
+    world.sync(1, delete_orphaned=False)
+    assert world.disk(1)["d"].value == world.disk(0)["d"].value
+    assert world.copies(1) == []
+    world.quiesce()
+
+
+@pytest.mark.parametrize("scope", [("d",), ("d/x",), ("d/e",)])
+def test_a_scope_below_a_file_put_over_a_directory_leaves_the_file(scope: tuple[str, ...]) -> None:
+    world = put_over_a_directory()
+    mine = world.disk(0)["d"].value
+    world.sync(0, delete_orphaned=False, paths=scope)
+    world.sync(0, delete_orphaned=False)
+    assert world.disk(0)["d"].value == mine
+    world.sync(1)
+    world.write(1, "d/x")
+    world.sync(1)
+    world.sync(0, delete_orphaned=False, paths=scope)
+    world.sync(0, delete_orphaned=False)
+    assert world.disk(0)["d"].value.kind == "d"
+    world.quiesce()
