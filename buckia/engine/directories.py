@@ -109,6 +109,9 @@ class Directories:
         for path in sorted(self._due, reverse=True):
             due = self._due.pop(path)
             rows = self._rows_of(path[:-1])
+            now = rows.get(due.disk_path.rpartition("/")[2])
+            if now is not None and now.kind != Kind.DIRECTORY:
+                continue  # this run has put something else in its place
             try:
                 entry = self._writer.set_mode(due.disk_path, due.mode)
             except VanishedError:

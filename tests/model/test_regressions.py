@@ -551,3 +551,39 @@ def test_a_scope_below_a_file_put_over_a_directory_leaves_the_file(scope: tuple[
     world.sync(0, delete_orphaned=False)
     assert world.disk(0)["d"].value.kind == "d"
     world.quiesce()
+
+
+@pytest.mark.parametrize("kind", ["write", "link"])
+def test_what_takes_the_place_of_a_directory_that_takes_no_changes_has_a_row(kind: str) -> None:
+    world = in_step("d/q")
+    world.chmod(0, "d", 0o644)
+    world.sync(0)
+    world.sync(1)
+    world.delete(0, "d")
+    if kind == "link":
+        world.link(0, "d", "keep0")
+    else:
+        world.write(0, "d")
+    world.sync(0)
+    world.sync(1)
+    world.quiesce()
+
+
+@pytest.mark.parametrize("what", ["write", "link", "delete", "inside", "hide"])
+@pytest.mark.parametrize("call", range(8, 50, 4))
+def test_a_death_while_a_directory_is_opened_gives_it_its_mode_back_or_lets_it_go(call: int, what: str) -> None:
+    world = in_step("d/q")
+    world.chmod(0, "d", 0o644)
+    world.sync(0)
+    world.sync(1)
+    if what != "inside":
+        world.delete(0, "d")
+    if what in ("write", "inside"):
+        world.write(0, "d/q" if what == "inside" else "d")
+    if what == "link":
+        world.link(0, "d", "keep0")
+    world.sync(0)
+    world.sync(1, dies_at=call)
+    world.sync(1, delete_orphaned=what != "hide")
+    world.quiesce()
+    assert what != "inside" or world.disk(1)["d"].value.mode == 0o644

@@ -366,6 +366,8 @@ class World:
         rows = dict(expected.stages[-1] if promoted else memory.rows)
         for name in before.keys() | now.keys() | expected.disk.keys():
             old, new, final = before.get(name), now.get(name), expected.disk.get(name)
+            if self._was_opened(self._rows(device, memory).get(name), name, rows, (old, new)):
+                continue
             if new == old:
                 self._row_of_unchanged(self._rows(device, memory).get(name), name, rows, expected)
                 continue
@@ -383,6 +385,25 @@ class World:
             else:
                 raise Disagreement(f"{name} is {new}, neither {old} nor {final}")
         memory.rows = rows
+
+    @staticmethod
+    def _was_opened(
+        found: tuple[str, frozenset[Dot], bool] | None,
+        name: str,
+        rows: dict[str, Row],
+        change: tuple[Version | None, Version | None],
+    ) -> bool:
+        """A directory that took no changes, as a run left it that was cut off: it has no row, so that it gets its mode back,
+        or one that says that it was to go.
+        """
+        old, new = change
+        if old is None or new is None or not old.value.kind == new.value.kind == "d" or old.value.mode & 0o700 == 0o700:
+            return False
+        if found is None:
+            rows.pop(name, None)
+        elif not found[1] and name in rows:
+            rows[name] = replace(rows[name], dots=frozenset(), value=new.value)
+        return found is None or not found[1]
 
     @staticmethod
     def _row_of_unchanged(
