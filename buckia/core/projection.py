@@ -23,6 +23,15 @@ Fold = Callable[[bytes], Hashable]
 """What a file system makes of a name: it takes two names that fold to equal values for one."""
 
 
+COPY_LABEL = " (conflict "
+"""What begins the label in the name of a conflict copy."""
+
+
+def may_be_copy(name: bytes) -> bool:
+    """Whether a name may be that of a conflict copy; only the directory's entries tell whether it is one."""
+    return COPY_LABEL.encode() in name
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """One name on disk. ``versions``: all that it shows, the greatest first; equal in kind, content and mode unless a
@@ -105,7 +114,7 @@ def _copy(entry: Entry, group: tuple[Version, ...], taken: set[Hashable], fold: 
     place = entry.name.rfind(b".")
     if place > 0 and len(entry.name) - place <= EXTENSION_BYTES_MAX:
         stem, extension = entry.name[:place], entry.name[place:]
-    label = f" (conflict {dot.device[:3].hex()} {dot.seq}"
+    label = f"{COPY_LABEL}{dot.device[:3].hex()} {dot.seq}"
     endings = (f"{label} {n})" if n > 1 else f"{label})" for n in count(1))
     name = _free(stem, (ending.encode() + extension for ending in endings), taken, fold)
     return Shown(name, entry.name, group, group[0].kind)

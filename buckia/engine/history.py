@@ -14,7 +14,7 @@ from buckia.core.content import chunks
 from buckia.core.directory import Path, diff_trees, entries, lookup, walk
 from buckia.core.ids import BlobId, ObjectId
 from buckia.core.manifest import Entry, FileContent, Kind, Subtree, Version, current, is_directory
-from buckia.core.projection import DIRECTORY_MODE, Shown, project, project_directory
+from buckia.core.projection import DIRECTORY_MODE, Shown, may_be_copy, project, project_directory
 from buckia.core.record import Snapshot
 from buckia.engine.capture import DIGESTS, EMPTY_CHUNK
 from buckia.engine.compare import Value
@@ -25,7 +25,6 @@ from buckia.store.reader import WINDOW_BYTES
 from buckia.store.repository import Repository, snapshot_tree
 
 SHORT_ID = 8
-CONFLICT_MARK = b" (conflict "
 _LATEST = re.compile(r"latest(?:~(\d+))?")
 _KINDS = {Kind.FILE: "file", Kind.SYMLINK: "symlink", Kind.DIRECTORY: "directory"}
 _DIGEST_NAMES = {number: name for name, number in DIGESTS.items()}
@@ -228,7 +227,7 @@ def cat(repository: Repository, name: str, text: str) -> Iterator[bytes]:
 
 def _conflict_copy(repository: Repository, tree: Subtree, path: Path) -> Shown | None:
     """What is shown under the name of a conflict copy, if this is one."""
-    if not path or CONFLICT_MARK not in path[-1]:
+    if not path or not may_be_copy(path[-1]):
         return None
     return next((i for i in _shown_in(repository, tree, path[:-1]) if i.name == path[-1] != i.entry_name), None)
 

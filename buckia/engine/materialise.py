@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from buckia.core.directory import Path, entries, lookup
 from buckia.core.manifest import FileContent, Kind, Subtree
-from buckia.core.projection import Shown, project_directory
+from buckia.core.projection import Shown, may_be_copy, project_directory
 from buckia.engine.applied import load_conflicts, save_conflicts
 from buckia.engine.capture import Capture, IdsOnly
 from buckia.engine.compare import Change, DirectoryPlan, changes_for
@@ -189,7 +189,7 @@ class Materialiser:
         for known in [known for known in self._conflicts if known.rpartition("/")[0] == prefix.rstrip("/")]:
             del self._conflicts[known]
         for item in shown:
-            if item.name != item.entry_name and item.kind != Kind.DIRECTORY and b"(conflict " in item.name:
+            if item.name != item.entry_name and item.kind != Kind.DIRECTORY and may_be_copy(item.name):
                 where = prefix + os.fsdecode(item.entry_name)
                 self._conflicts[where] = (*self._conflicts.get(where, ()), os.fsdecode(item.name))
 

@@ -13,7 +13,7 @@ from buckia.core.ids import DeviceId, Dot
 from buckia.core.manifest import Entry, Kind, Subtree, Version, is_directory
 from buckia.core.merge import edit_entry
 from buckia.core.merkle import NodeStore
-from buckia.core.projection import DIRECTORY_MODE, Fold, Shown, project_directory
+from buckia.core.projection import DIRECTORY_MODE, Fold, Shown, may_be_copy, project_directory
 from buckia.engine.capture import Capture, IdsOnly
 from buckia.engine.compare import (
     NOTHING,
@@ -145,7 +145,7 @@ class Survey:
         """Whether other names in the directory may change with this edit: of siblings, or of what had to give way to
         this name.
         """
-        return edit.others or b"(conflict " in edit.entry_name or (self._work.fold is not None and edit.disk is None)
+        return edit.others or may_be_copy(edit.entry_name) or (self._work.fold is not None and edit.disk is None)
 
     def _subtree(self, path: Path) -> Subtree | None:
         return subtree_at(self._nodes, self._tree, path)
@@ -354,7 +354,7 @@ class _View:
         if entry is not None and self._fold is None:
             here = project_directory(self._hiding.shown(self._path, [entry]))
             return next((item for item in here if item.name in (on_disk, name)), None)
-        if b"(conflict " not in on_disk and self._fold is None:
+        if not may_be_copy(on_disk) and self._fold is None:
             return None
         if self._names is None:
             self._names = {item.name: item for item in self.all_shown({})}

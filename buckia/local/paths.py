@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
+from buckia.core.projection import COPY_LABEL
 from buckia.errors import LocalError
 
 NAME_BYTES_MAX = 255
@@ -28,6 +29,7 @@ OWNER_LETTERS = 8
 CONFIGURATION = ".buckia"
 """Configurations have this name, or one that begins with it, and lie at the top."""
 
+_IGNORE_FILE_COPY = IGNORE_FILE + COPY_LABEL
 _REPOSITORY = "_buckia"
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
 _SHORT_NAME = re.compile(r"[^.~]{1,6}~[0-9]{1,6}")
@@ -52,10 +54,10 @@ class Platform(StrEnum):
 def ours(name: str, *, top: bool) -> bool:
     """Whether a name is for our own use, or for one that some file system takes for ours: never synced, never written.
 
-    These are all that begin with ``.buckia`` except ``.buckiaignore``, and at the folder's top all that begin with
-    ``_buckia``.
+    These are all that begin with ``.buckia`` except ``.buckiaignore`` and its conflict copies, and at the folder's top
+    all that begin with ``_buckia``.
     """
-    if name == IGNORE_FILE:
+    if name == IGNORE_FILE or name.startswith(_IGNORE_FILE_COPY):
         return False
     if name.isascii():  # nearly all are, and folding those is quick
         folded = name.lower()

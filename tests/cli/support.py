@@ -155,7 +155,7 @@ def tree_of(root: Path) -> Tree:
         names[:] = [name for name in names if not name.startswith(".buckia")]
         for name in files:
             path = Path(directory, name)
-            if not name.startswith(".buckia") or name == ".buckiaignore":
+            if not name.startswith(".buckia") or name.startswith(".buckiaignore"):
                 content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
                 found[path.relative_to(root).as_posix()] = content
     return found

@@ -393,8 +393,8 @@ class World:
         rows: dict[str, Row],
         change: tuple[Version | None, Version | None],
     ) -> bool:
-        """A directory that took no changes, as a run that was cut off has left it: it has no row, so that it gets its mode
-        back, or one that says that it was to go.
+        """A directory that took no changes, as a run that was cut off has left it: without a row, so that it gets its
+        mode back, or with one that says that it was to go.
         """
         old, new = change
         if old is None or new is None or not old.value.kind == new.value.kind == "d" or old.value.mode & 0o700 == 0o700:

@@ -28,6 +28,12 @@ NAMES: dict[str, list[str]] = {
         *(".buckia", ".BUCKIA", ".Buckia", ".bucKIA", ".buckia.yaml", ".buckia.toml", ".buckia.json", ".buckia-demo"),
         *(".buckia-trash", ".buckia-tmp-1", ".buckiarc", ".BuckiaIgnore", ".buckiaignore.txt", ".buckiaignore "),
         *(".buckia ", ".buckia.", ".buckia::$INDEX_ALLOCATION", ".buckia:stream", ".buckia\\x", ".buc\u212aia"),
+        *(
+            ".buckiaignore (Conflict a 1)",
+            ".buckiaignore\u200d (conflict a 1)",
+            ".buckiaignore~1",
+            ".buckiaignore (old)",
+        ),
         *(".b\u200cuckia", "\u200e.buckia", ".bu\u202acki\u202ea", ".buck\u206aia", "\ufeff.buckia", ".buckia\u200d"),
         *(".BUC\u212aIA", ".buckia\u0338", ".buckia\n", ".bucki\ufeffa-tmp-1"),
     ],
@@ -67,6 +73,7 @@ NAMES: dict[str, list[str]] = {
         *("n" * 255, "ä" * 127, "e\u0301", "a\u200db", "\u202etxt.exe", "a\xa0b", "a\u3000", "\u2024"),
         *(
             ".buckiaignore",
+            ".buckiaignore (conflict 0a1b2c 3)",
             "buckia",
             "buckia.yaml",
             "x.buckia",
