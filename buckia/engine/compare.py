@@ -106,6 +106,8 @@ class DirectoryPlan:
     changes: list[Change] = field(default_factory=list)
     scanned: ScannedDirectory | None = None
     show: bool = False
+    blocked: set[str] = field(default_factory=set)
+    """Names that cannot be shown as something is in the way that does not take part."""
 
 
 def dots_of(versions: Iterable[Version]) -> frozenset[Dot]:

@@ -131,7 +131,7 @@ class Materialiser:
         prefix = b"".join(part + b"/" for part in plan.path)
         covers = self._work.filters.covers
         for change in changes_for(shown, rows, lambda name, is_dir: covers(prefix + name, is_dir)):
-            if self._is_refused(directory, change):
+            if change.name in plan.blocked or self._is_refused(directory, change):
                 continue
             if not change.write:
                 self._update_row(directory, change)

@@ -51,6 +51,8 @@ class Sync:
         self._state: State | None = None
         self._plans: list[DirectoryPlan] = []
         self._hiding: Hiding | None = None
+        self._blocked: list[Conflict] = []
+        """What is in the way of something, and waits for its user."""
 
     def plan(self, *, write: bool = False) -> Plan:
         """All steps up to the plan. Without ``write`` no request changes the bucket and no identity is taken."""
@@ -178,7 +180,10 @@ class Sync:
             self._note_names(planned)
             self._plans.append(planned)
         self._plan.failures += survey.failures
-        self._plan.warnings += survey.warnings
+        self._plan.warnings += [*survey.warnings, *survey.obstacles.found.values()]
+        self._blocked = [Conflict(path) for path in survey.obstacles.found]
+        for conflict in self._blocked:
+            self._plan.add(acts.CONFLICT, ("", conflict.path), 0, "what is there is left out, and in the way")
         for hidden in survey.hidden:
             self._plan.add(acts.HIDE, ("", hidden), 0, "deleted here; `--delete-orphaned` publishes it")
 
@@ -293,13 +298,13 @@ class Sync:
         """
         if self._state is None:
             raise AssertionError("execute comes before verify")
-        if not result.failed:
+        if not result.failed and not self._blocked:
             save_applied(
                 self._work.state, self._work.filters.key(), Applied(self._state.tree, dict(self._basis), self._heads)
             )
-        pending = load_conflicts(self._work.state)
-        result.conflict_list = [Conflict(path, copies) for path, copies in sorted(pending.items())]
-        result.conflicts = len(pending)
+        pending = [Conflict(path, copies) for path, copies in load_conflicts(self._work.state).items()]
+        result.conflict_list = sorted([*pending, *self._blocked], key=lambda conflict: conflict.path)
+        result.conflicts = len(result.conflict_list)
         if result.snapshot is None:
             heads = self._repo.journal.heads()
             newest = max(heads, key=lambda head: (head.record.time_ns, head.id), default=None)

@@ -32,6 +32,7 @@ from buckia.engine.compare import (
 )
 from buckia.engine.context import Workspace
 from buckia.engine.hiding import Hiding
+from buckia.engine.obstacles import Obstacles
 from buckia.errors import LocalError
 from buckia.events import Failure
 from buckia.local.folder import ScannedDirectory
@@ -80,6 +81,7 @@ class Survey:
         self.hidden: list[str] = []
         """Paths whose deletion here is kept to this device by this run."""
         self.warnings: list[str] = []
+        self.obstacles = Obstacles(workspace)
 
     # ---- which directories
 
@@ -132,7 +134,7 @@ class Survey:
         _one_per_name(plan, view)
         if changed or plan.show or any(map(self._moves_names, plan.edits)):
             plan.show = True
-            plan.changes = self._shown_changes(plan, view)
+            plan.changes = self.obstacles.passed(plan, self._shown_changes(plan, view))
             self.warnings += [
                 f"Other devices have a directory “{self._path(plan, os.fsencode(change.name))}”; this device's file of"
                 " that name is a conflict copy now."

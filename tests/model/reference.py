@@ -134,6 +134,8 @@ class Expected:
     disk: Disk
     failed: set[str] = field(default_factory=set)
     """Names that cannot be shown as something else is in the way."""
+    blocked: set[str] = field(default_factory=set)
+    """What is in the way and takes no part in the run."""
 
 
 def parent(path: str) -> str:
@@ -470,6 +472,7 @@ class Sync:
         rows, disk = result.rows, result.disk
         hidden = [row for row in rows.values() if row.hidden and row.dots and row.value.kind != "d"]
         wanted = {name: item for name, item in shown.items() if self._covers(item.entry, item.value.kind)}
+        wanted = {name: item for name, item in wanted.items() if not self._is_blocked(name, item, result)}
         for name in sorted(rows.keys() - shown.keys(), reverse=True):
             row = rows[name]
             if not self._covers(row.entry, row.value.kind):
@@ -512,6 +515,22 @@ class Sync:
                 rows[name] = present
             else:
                 rows[name] = replace(present, entry=item.entry, dots=item.dots)
+
+    def _is_blocked(self, name: str, item: Shown, result: Expected) -> bool:
+        """Whether something that the run leaves out lies at a name, or in place of a directory above it."""
+        row = result.rows.get(name)
+        if row is not None and row.hidden and self._stays_hidden(row, item):
+            return False
+        if row is not None and not row.hidden and row.value.kind == item.value.kind:
+            return False
+        for path in (name[:at] for at in range(1, len(name) + 1) if name[at : at + 1] in ("", "/")):
+            present, kind = self._before.get(path), item.value.kind if path == name else "d"
+            if present is None:
+                return False
+            if not present.value.kind == kind == "d" and not self._covers(path, present.value.kind):
+                result.blocked.add(path)
+                return True
+        return False
 
     @staticmethod
     def _stays_hidden(row: Row, item: Shown) -> bool:

@@ -275,6 +275,9 @@ class World:
             self._equal("disk", expected.disk, now)
             if (outcome.result.failed > 0) != bool(expected.failed):  # type: ignore[union-attr]
                 raise Disagreement(f"failures {outcome.result.errors}, expected {expected.failed}")  # type: ignore[union-attr]
+            blocked = {conflict.path for conflict in outcome.result.conflict_list if not conflict.copies}  # type: ignore[union-attr]
+            if blocked != expected.blocked:
+                raise Disagreement(f"in the way: {blocked}, expected {expected.blocked}")
             memory.rows = expected.rows
             self._check_rows(device, memory)
         elif calm_error := (outcome.error if tips != {} else None):
