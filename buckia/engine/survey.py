@@ -31,7 +31,7 @@ from buckia.engine.compare import (
     write_edit,
 )
 from buckia.engine.context import Workspace
-from buckia.engine.hiding import Hiding
+from buckia.engine.hiding import Hiding, stays_hidden
 from buckia.engine.obstacles import Obstacles
 from buckia.errors import LocalError
 from buckia.events import Failure
@@ -123,18 +123,19 @@ class Survey:
             if entry is not None:
                 decide(edit, _unseen(plan, entry), self._work.settings.policy)
         covers = self.covers(path)
-        replaced = {disk.name for disk, row in scanned.changed if row is None}
+        taken = {disk.name for disk, row in scanned.changed if row is None}
+        aside: list[Row] = []
         for row in (*scanned.missing, *scanned.hidden):
-            if not covers(row.entry_name, row.kind == Kind.DIRECTORY):
+            if covers(row.entry_name, row.kind == Kind.DIRECTORY):
+                row = self._missing(plan, view, row)
+            if row is not None and row.name in taken:
+                aside.append(row)  # the name is another's now: what it stood for gets a new one
+            elif row is not None:
                 plan.rows.setdefault(row.name, row)
-            elif row.name in replaced and not self._work.settings.delete_orphaned:
-                plan.show = True  # the name is another's now: what it stood for gets a new one
-            else:
-                self._missing(plan, view, row)
         _one_per_name(plan, view)
-        if changed or plan.show or any(map(self._moves_names, plan.edits)):
+        if changed or plan.show or aside or any(map(self._moves_names, plan.edits)):
             plan.show = True
-            plan.changes = self.obstacles.passed(plan, self._shown_changes(plan, view))
+            plan.changes = self.obstacles.passed(plan, self._shown_changes(plan, view, aside))
             self.warnings += [
                 f"Other devices have a directory “{self._path(plan, os.fsencode(change.name))}”; this device's file of"
                 " that name is a conflict copy now."
@@ -259,25 +260,30 @@ class Survey:
             stat=self._work.trusted_stat(disk),
         )
 
-    def _missing(self, plan: DirectoryPlan, view: _View, row: Row) -> None:
-        """A row without a file: a deletion to publish, to hide, or of something that is gone from the tree as well."""
+    def _missing(self, plan: DirectoryPlan, view: _View, row: Row) -> Row | None:
+        """A row without a file: a deletion to publish, to hide, or of something that is gone from the tree as well. The
+        row that is left, if it is to be hidden.
+        """
         if row.kind == Kind.DIRECTORY and not row.dots and row.hidden:
-            return
+            return None
         edit = delete_edit(row.name, row, view.entry(row.entry_name))
         if edit is None:
             plan.show = plan.show or view.entry(row.entry_name) is not None
-            return
-        if not self._work.settings.delete_orphaned:
-            plan.rows[row.name] = replace(row, hidden=True, stat=None)
+        elif self._work.settings.delete_orphaned:
+            plan.edits.append(edit)
+        else:
             if not row.hidden and row.kind != Kind.DIRECTORY:
                 self.hidden.append(self._path(plan, row.entry_name))
-            return
-        plan.edits.append(edit)
+            return replace(row, hidden=True, stat=None)
+        return None
 
     # ---- what the disk will have to show
 
-    def _shown_changes(self, plan: DirectoryPlan, view: _View) -> list[Change]:
-        """The changes on disk once the edits are published, as far as they are known before contents are read."""
+    def _shown_changes(self, plan: DirectoryPlan, view: _View, aside: list[Row]) -> list[Change]:
+        """The changes on disk once the edits are published, as far as they are known before contents are read.
+
+        Rows that are ``aside`` hide what they hid under the name that it has then.
+        """
         rows = dict(plan.rows)
         replaced: dict[bytes, Entry | None] = {}
         for edit in plan.edits:
@@ -300,6 +306,11 @@ class Survey:
                 value = Value(version.kind, version.content, version.mode)
                 rows[edit.name] = self._row(edit.disk, edit.entry_name, value, (version,), version)
         shown = view.all_shown(replaced)
+        for row in aside:
+            for item in shown:
+                if item.entry_name == row.entry_name and stays_hidden(row, item):
+                    name = item.name.decode()
+                    rows[name] = plan.rows[name] = replace(row, name=name)
         return changes_for(shown, rows, self.covers(plan.path))
 
     def covers(self, path: Path) -> Callable[[bytes, bool], bool]:

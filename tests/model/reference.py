@@ -278,7 +278,10 @@ class Sync:
         records: list[Record] = []
         stages: list[dict[str, Row]] = []
         losers: dict[str, tuple[set[Dot], Version]] = {}
+        self._aside: list[Row] = []
         turns = self._edits(tree, rows, disk, tie)
+        if not turns:
+            self._name_aside(tree, rows)
         while turns:
             dot = (device, seq + len(records))
             edits = {path: edits.pop(0) for path, edits in turns.items()}
@@ -294,8 +297,9 @@ class Sync:
                     {path: edit.adds for path, edit in edits.items() if edit.adds is not None},
                 )
             )
-            stages.append(dict(rows))
             tree = apply(tree, records[-1], dot)
+            self._name_aside(tree, rows)
+            stages.append(dict(rows))
         if losers:
             records.append(self._reinstate(tree, losers))
             stages.append(dict(rows))
@@ -303,6 +307,14 @@ class Sync:
         result = Expected(records, stages or [dict(rows)], rows, dict(disk))
         self._materialise(self._project(tree), result)
         return result
+
+    def _name_aside(self, tree: Tree, rows: dict[str, Row]) -> None:
+        """Rows whose names others have taken hide what they hid under the names that it has now."""
+        for row in self._aside:
+            for name, item in self._project(tree).items():
+                if item.entry == row.entry and self._stays_hidden(row, item):
+                    rows[name] = row
+        self._aside = []
 
     def _covers(self, entry: str, kind: str) -> bool:
         return self._run.covers(entry, kind == "d")
@@ -366,8 +378,6 @@ class Sync:
             elsewhere = {dot for one in others for dot in one.dots}
             if self._adopts(rows, name, entry, versions, version.value, below, elsewhere):
                 continue
-            if name in displaced and not self._covers(displaced[name].entry, displaced[name].value.kind):
-                rows[name] = displaced[name]
             changed.append((entry, name, row))
         seen: dict[str, set[Dot]] = {}
         for row in (*before.values(), *rows.values()):
@@ -378,12 +388,15 @@ class Sync:
         for name in sorted(rows.keys() - disk.keys() | displaced.keys()):
             row = displaced[name] if name in displaced else rows[name]
             if not self._covers(row.entry, row.value.kind):
+                self._aside += [row] if name in taken else []
                 continue
             gone = row.dots & tree.get(row.entry, {}).keys()
             if name not in taken and (gone or not (row.hidden and row.value.kind == "d")):
                 del rows[name]
             if gone and not self._run.delete_orphaned:
-                if name not in taken:
+                if name in taken:
+                    self._aside.append(replace(row, hidden=True))
+                else:
                     rows[name] = replace(row, hidden=True)
             elif gone:
                 deletions.setdefault(row.entry, Edit(set())).drops |= gone
