@@ -202,7 +202,10 @@ def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callabl
     What was hidden stays so where it would have another name now, as others took its own.
     """
     changes: list[Change] = []
-    hidden = [row for row in rows.values() if row.hidden and row.dots and row.kind != Kind.DIRECTORY]
+    hidden: dict[bytes, list[Row]] = {}
+    for one in rows.values():
+        if one.hidden and one.dots and one.kind != Kind.DIRECTORY:
+            hidden.setdefault(one.entry_name, []).append(one)
     wanted: set[str] = set()
     # A name may be on disk in another normalisation than in the tree, and stays so.
     on_disk = {bucket_name(name): name for name in rows if not name.isascii()}
@@ -216,9 +219,7 @@ def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callabl
         if row is not None and row.hidden and stays_hidden(row, item):
             continue
         if row is None or row.hidden:
-            before = next(
-                (one for one in hidden if one.entry_name == item.entry_name and stays_hidden(one, item)), None
-            )
+            before = next((one for one in hidden.get(item.entry_name, ()) if stays_hidden(one, item)), None)
             changes.append(Change(name, item, before, before is None))
         elif frozenset(row.dots) != dots or row.entry_name != item.entry_name:
             changes.append(Change(name, item, row, not shows_value(row, item)))

@@ -118,10 +118,7 @@ class Survey:
             view.load()
         for disk, row in scanned.changed:
             self._local(plan, view, disk, row)
-        for edit in plan.edits:
-            entry = view.entry(edit.entry_name)
-            if entry is not None:
-                decide(edit, _unseen(plan, entry), self._work.settings.policy)
+        self._decide(plan, view)
         covers = self.covers(path)
         taken = {disk.name for disk, row in scanned.changed if row is None}
         aside: list[Row] = []
@@ -143,6 +140,19 @@ class Survey:
                 if _gives_way(change, plan.changes)
             ]
         return plan
+
+    def _decide(self, plan: DirectoryPlan, view: _View) -> None:
+        """Let the policy decide where edits meet versions that this device shows neither under their names nor under
+        those of conflict copies.
+        """
+        met = [(edit, entry) for edit in plan.edits if (entry := view.entry(edit.entry_name)) is not None]
+        seen: dict[bytes, set[Dot]] = {entry.name: set() for _, entry in met}
+        for row in (*plan.rows.values(), *view.rows_before()) if met else ():
+            if row.entry_name in seen:
+                seen[row.entry_name].update(row.dots)
+        for edit, entry in met:
+            unseen = [version for version in entry.versions if version.dot not in seen[entry.name]]
+            decide(edit, unseen, self._work.settings.policy)
 
     def _moves_names(self, edit: Edit) -> bool:
         """Whether other names in the directory may change with this edit: of siblings, or of what had to give way to
@@ -377,9 +387,17 @@ class _View:
         """The versions of an entry that this directory's rows, as they were before this run, have under other names."""
         if self._rows is None:
             self._rows = {}
-            for row in _rows_before(self._scanned):
+            for row in self.rows_before():
                 self._rows.setdefault(row.entry_name, []).append(row)
         return frozenset(dot for row in self._rows.get(entry_name, ()) if row.name != name for dot in row.dots)
+
+    def rows_before(self) -> Iterator[Row]:
+        """The rows of the directory as the scan found them."""
+        yield from self._scanned.unchanged.values()
+        yield from (row for _, row in self._scanned.changed if row is not None)
+        yield from self._scanned.missing
+        yield from self._scanned.hidden
+        yield from self._scanned.outside.values()
 
     def all_shown(self, replaced: dict[bytes, Entry | None]) -> list[Shown]:
         """What the whole directory shows, with some entries replaced."""
@@ -399,24 +417,6 @@ def _gives_way(change: Change, changes: list[Change]) -> bool:
     if row is None or row.hidden or row.kind == Kind.DIRECTORY or shown is None or shown.kind != Kind.DIRECTORY:
         return False
     return any(one.shown is not None and not one.shown.dots.isdisjoint(row.dots) for one in changes)
-
-
-def _unseen(plan: DirectoryPlan, entry: Entry) -> list[Version]:
-    """The versions of an entry that this device shows neither under its name nor under those of conflict copies."""
-    if not entry.versions or plan.scanned is None:
-        return []
-    rows = (*plan.rows.values(), *_rows_before(plan.scanned))
-    seen = {dot for row in rows if row.entry_name == entry.name for dot in row.dots}
-    return [version for version in entry.versions if version.dot not in seen]
-
-
-def _rows_before(scanned: ScannedDirectory) -> Iterator[Row]:
-    """The rows of a directory as the scan found them."""
-    yield from scanned.unchanged.values()
-    yield from (row for _, row in scanned.changed if row is not None)
-    yield from scanned.missing
-    yield from scanned.hidden
-    yield from scanned.outside.values()
 
 
 def _one_per_name(plan: DirectoryPlan, view: _View) -> None:
