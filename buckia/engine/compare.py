@@ -13,7 +13,6 @@ from typing import Literal
 from buckia.core.ids import BlobId, DeviceId, Dot
 from buckia.core.manifest import Content, Entry, FileContent, Kind, Version
 from buckia.core.projection import Shown
-from buckia.engine.hiding import stays_hidden
 from buckia.local.folder import ScannedDirectory
 from buckia.local.fs import DiskEntry
 from buckia.local.paths import bucket_name
@@ -229,6 +228,13 @@ def changes_for(shown: Iterable[Shown], rows: Mapping[str, Row], covers: Callabl
         if name not in wanted and covers(row.entry_name, row.kind == Kind.DIRECTORY):
             changes.append(Change(name, None, row, not row.hidden))
     return changes
+
+
+def stays_hidden(row: Row, item: Shown) -> bool:
+    """Whether a hidden row speaks of what would be shown."""
+    if (row.kind == Kind.DIRECTORY) != (item.kind == Kind.DIRECTORY):
+        return False
+    return item.dots <= set(row.dots) or (row.kind == Kind.DIRECTORY and not row.dots)
 
 
 def shows_value(row: Row, item: Shown) -> bool:

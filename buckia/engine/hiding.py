@@ -4,45 +4,34 @@ of that is hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from buckia.core.directory import Path, entries
 from buckia.core.manifest import Entry, Kind, Subtree
-from buckia.core.merkle import NodeStore
-from buckia.core.projection import Shown, project
+from buckia.core.projection import project
+from buckia.engine.compare import stays_hidden
+from buckia.engine.context import Workspace
 from buckia.local.folder import ScannedDirectory
+from buckia.local.fs import DIRECTORY
 from buckia.local.state import Row
-
-Covers = Callable[[bytes, bool], bool]
-"""Whether a run handles the entry at a path; true as the second argument says that it is a directory."""
-
-
-def stays_hidden(row: Row, item: Shown) -> bool:
-    """Whether a hidden row speaks of what would be shown."""
-    if (row.kind == Kind.DIRECTORY) != (item.kind == Kind.DIRECTORY):
-        return False
-    return item.dots <= set(row.dots) or (row.kind == Kind.DIRECTORY and not row.dots)
 
 
 class Hiding:
-    """``scanned`` are the directories that the scan found changed, ``on_disk`` has all that it found."""
+    """``scanned`` are the directories that the scan found changed, by path."""
 
-    def __init__(
-        self, nodes: NodeStore, scanned: Iterable[ScannedDirectory], on_disk: Mapping[bytes, str], covers: Covers
-    ) -> None:
-        self._nodes = nodes
-        self._on_disk = on_disk
-        self._covers = covers
+    def __init__(self, workspace: Workspace, scanned: Mapping[bytes, ScannedDirectory]) -> None:
+        self._work = workspace
+        self._nodes = workspace.repository.nodes
         self._rows: dict[bytes, dict[bytes, list[Row]]] = {}
         self._holding: set[bytes] = set()
         """The directories that something is hidden in, at any depth."""
-        for directory in scanned:
-            for row in (*directory.hidden, *directory.missing):
-                self._rows.setdefault(directory.path, {}).setdefault(row.entry_name, []).append(row)
-        for path in self._rows:
-            while path not in self._holding:
-                self._holding.add(path)
-                path = path.rpartition(b"/")[0]
+        self._found: dict[bytes, bool] = {}
+        for path, directory in scanned.items():
+            self._add(path, (*directory.hidden, *directory.missing))
+        known = {} if workspace.filters.everything else workspace.state.fingerprints()
+        for path, fingerprint in known.items():
+            if fingerprint is None and path not in scanned:  # where this run does not look
+                self._add(path, (row for row in workspace.state.directory(path)[1].values() if row.hidden))
 
     def shown(self, path: Path, listed: Iterable[Entry]) -> Iterable[Entry]:
         """The entries of a directory as they are for this device."""
@@ -51,24 +40,39 @@ class Hiding:
     def above(self, paths: Iterable[Path]) -> Iterator[Path]:
         """The directories on the way to these in which one that is not on disk now may have to be shown again."""
         for path in paths if self._rows else ():
-            while path and b"/".join(path) not in self._on_disk:
+            while path and b"/".join(path) not in self._work.disk_paths:
                 path = path[:-1]
                 yield path
+
+    def _add(self, path: bytes, hidden: Iterable[Row]) -> None:
+        for row in hidden:
+            self._rows.setdefault(path, {}).setdefault(row.entry_name, []).append(row)
+        if path in self._rows:
+            parts = path.split(b"/")
+            self._holding.update([b""], (b"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)))
 
     def _without(self, path: Path, listed: Iterable[Entry]) -> Iterator[Entry]:
         for entry in listed:
             below = (*path, entry.name)
-            where = b"/".join(below)
             if (
                 entry.subtree is None
-                or where not in self._holding
-                or where in self._on_disk
+                or b"/".join(below) not in self._holding
                 or any(version.kind == Kind.DIRECTORY for version in entry.versions)
+                or self._is_there(b"/".join(below))
                 or self._shows(below, entry.subtree)
             ):
                 yield entry
             elif entry.versions:
                 yield Entry(entry.name, entry.versions, None)
+
+    def _is_there(self, path: bytes) -> bool:
+        """Whether the directory was on disk when the run began, also where the scan did not look."""
+        if path not in self._found:
+            present = None
+            if path not in self._work.disk_paths and not self._work.filters.descends(path):
+                present = self._work.files.stat(self._work.disk(self._work.disk_path_of(path)))
+            self._found[path] = path in self._work.disk_paths or (present is not None and present.kind == DIRECTORY)
+        return self._found[path]
 
     def _shows(self, path: Path, tree: Subtree) -> bool:
         """Whether anything below a directory is to be shown."""
@@ -78,7 +82,7 @@ class Hiding:
             for item in project(entry):
                 if (
                     item.versions
-                    and self._covers(b"/".join(below), item.kind == Kind.DIRECTORY)
+                    and self._work.filters.covers(b"/".join(below), item.kind == Kind.DIRECTORY)
                     and not any(stays_hidden(row, item) for row in hidden.get(entry.name, ()))
                 ):
                     return True

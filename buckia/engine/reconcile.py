@@ -165,7 +165,7 @@ class Sync:
         seq = max(self._repo.ledger.own_seq(), 1) + 1
         device = own[0] if own is not None else _PROVISIONAL
         work = self._work
-        self._hiding = Hiding(self._repo.nodes, self._scanned.values(), work.disk_paths, work.filters.covers)
+        self._hiding = Hiding(work, self._scanned)
         survey = Survey(work, self._state.tree, device, seq, retained(self._repo), self._hiding)
         changed = {
             b"/".join(path) for path in survey.changed_paths(self._applied.tree if self._applied is not None else None)

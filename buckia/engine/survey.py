@@ -28,10 +28,11 @@ from buckia.engine.compare import (
     kept_mode,
     placeholder,
     rewritten,
+    stays_hidden,
     write_edit,
 )
 from buckia.engine.context import Workspace
-from buckia.engine.hiding import Hiding, stays_hidden
+from buckia.engine.hiding import Hiding
 from buckia.engine.obstacles import Obstacles
 from buckia.errors import LocalError
 from buckia.events import Failure

@@ -634,3 +634,33 @@ def test_a_hidden_copy_outside_the_scope_stays_hidden_where_a_directory_takes_it
     world.sync(0, delete_orphaned=False)
     assert [path for path in world.copies(0) if path != copy] == []
     world.quiesce()
+
+
+def test_a_file_put_over_a_hidden_directory_keeps_its_name_where_a_run_leaves_the_directory_out() -> None:
+    world = World(0, 2)
+    world.write(0, "keep0")
+    world.write(1, "keep1")
+    world.put(0, "d/e/z", "one")
+    world.sync(0, exclude="^d/e$")
+    world.write(0, "d")
+    world.sync(0, delete_orphaned=False)
+    world.sync(1)
+    world.delete(1, "d")
+    world.sync(1, delete_orphaned=False)
+    mine = world.disk(1)["d"].value
+    world.sync(1, delete_orphaned=False, exclude="^d/")
+    assert world.disk(1)["d"].value == mine
+    world.quiesce()
+
+
+def test_a_directory_that_a_run_leaves_out_is_there_for_what_is_in_it() -> None:
+    world = in_step("d/x", "d/y")
+    world.write(1, "d")
+    world.sync(1, delete_orphaned=False)
+    world.sync(0)
+    world.delete(0, "d/x")
+    world.delete(0, "d/y")
+    world.sync(0, delete_orphaned=False)
+    world.sync(0, delete_orphaned=False, exclude="^d/")
+    assert world.disk(0)["d"].value.kind == "d"
+    world.quiesce()
