@@ -191,7 +191,7 @@ class Scan:
         self._filters = filters
         self._known = state.fingerprints()
         self._paths: list[bytes] | None = None
-        self._unsettled = sorted(path for path, fingerprint in self._known.items() if fingerprint is None)
+        self._unsettled = _by_component(path for path, fingerprint in self._known.items() if fingerprint is None)
 
     def __iter__(self) -> Iterator[ScannedDirectory]:
         """Depth first, without recursion: how deep the tree is, others decide."""
@@ -420,18 +420,18 @@ class Scan:
     def _rows_below(self, path: bytes) -> Iterator[bytes]:
         """The names of the subdirectories of ``path`` that have rows, themselves or below."""
         if self._paths is None:
-            self._paths = sorted(self._known)
+            self._paths = _by_component(self._known)
         return self._names_below(path, self._paths)
 
     def _names_below(self, path: bytes, paths: list[bytes]) -> Iterator[bytes]:
-        """The names of the subdirectories of ``path`` on the way to these, which are sorted."""
-        prefix = path + b"/" if path else b""
+        """The names of the subdirectories of ``path`` on the way to these, which are ``_by_component``."""
+        prefix = path.replace(b"/", b"\0") + b"\0" if path else b""
         at = bisect.bisect_left(paths, prefix or b"\0")
         while at < len(paths) and paths[at].startswith(prefix):
-            name = paths[at][len(prefix) :].partition(b"/")[0]
-            if self._filters.descends(prefix + name):
+            name = paths[at][len(prefix) :].partition(b"\0")[0]
+            if self._filters.descends(_below(path, name)):
                 yield name
-            at = bisect.bisect_left(paths, prefix + name + b"0", at)  # "0" follows "/"
+            at = bisect.bisect_left(paths, prefix + name + b"\1", at)
 
     def _uncertain(self, result: ScannedDirectory) -> set[bytes | None]:
         """Names in the folder whose directory may or may not be gone, as what is on disk in its place is left out."""
@@ -442,7 +442,12 @@ class Scan:
 
 def _is_own(path: bytes, name: str, kind: int) -> bool:
     """Whether this is the trash or a configuration, which lie where they belong."""
-    return not path and (name == TRASH or (kind == FILE and name.startswith(CONFIGURATION) and name != IGNORE_FILE))
+    return not path and (name == TRASH or (kind == FILE and name.startswith(CONFIGURATION) and ours(name, top=True)))
+
+
+def _by_component(paths: Iterable[bytes]) -> list[bytes]:
+    """Paths with NUL between components, which no name holds, sorted: all that lies in a directory comes together."""
+    return sorted(path.replace(b"/", b"\0") for path in paths)
 
 
 def _own_name(row: Row) -> bool:

@@ -21,8 +21,8 @@ from buckia.sync.faulty import Fault
 from tests.model.world import World
 
 DEVICES_MAX = 4
-PATHS = ("a", "b", "a/q", "d/x", "d/y.txt", "d/e/z")
-DIRECTORIES = ("a", "d", "d/e", "g")
+PATHS = ("a", "b", "a/q", "d/x", "d/y.txt", "d/e/z", "d.d/x")
+DIRECTORIES = ("a", "d", "d/e", "d.d", "g")
 SCOPES = (("a",), ("d",), ("d/x", "b"), ("d/e/z",))
 EXCLUDES = ("^d/", "x$", "^a", "^b$", "^d/e$")
 
@@ -185,6 +185,21 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(device=devices)
     def lose_state(self, device: int) -> None:
         self.act("lose_state", device)
+
+    @rule(device=devices)
+    def save_state(self, device: int) -> None:
+        self.act("save_state", device)
+
+    @rule(device=devices)
+    def put_back(self, device: int) -> None:
+        self.act("put_back", device, False)
+
+    @rule(device=devices, policy=policies, publish=st.booleans())
+    def put_back_in_place(self, device: int, policy: str, publish: bool) -> None:
+        with self.acting() as world:
+            world.deliver()
+        self.act("put_back", device, True)
+        self.act("sync", device, policy, publish)
 
     @rule(device=devices)
     def clone(self, device: int) -> None:

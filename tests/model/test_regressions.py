@@ -664,3 +664,14 @@ def test_a_directory_that_a_run_leaves_out_is_there_for_what_is_in_it() -> None:
     world.sync(0, delete_orphaned=False, exclude="^d/")
     assert world.disk(0)["d"].value.kind == "d"
     world.quiesce()
+
+
+@pytest.mark.parametrize("other", ["d-old", "d (1)", "d.x", "d0", "d!"])
+def test_a_directory_whose_name_begins_like_that_of_another_is_deleted_with_what_is_in_it(other: str) -> None:
+    world = in_step("d/x", f"{other}/y", f"{other}/e/z")
+    world.delete(0, other)
+    world.sync(0)
+    world.sync(1)
+    for device in (0, 1):
+        assert not [path for path in world.disk(device) if path.startswith(other)]
+    world.quiesce()
