@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 from blake3 import blake3
 
 from buckia.errors import RefusedError
+from buckia.local.state import State
 from tests.model.bucket import KINDS, BucketView, parse_record
 from tests.model.reference import Device as Memory
 from tests.model.reference import Disk, Dot, Expected, Folder, Record, Row, Run, Sync, Tree, Value, Version, apply
@@ -53,6 +55,7 @@ class World:
         self.memories: list[Memory] = []
         self.expected: dict[Dot, tuple[Record, Tree]] = {}
         self.history: list[str] = [f"world = World({seed}, {devices})"]
+        self.saved: dict[int, tuple[State, Memory]] = {}
         self._written = 0
         for number in range(devices):
             self.fleet.add_device(skew_ns=(0, 7, -5, 3)[number % 4] * SECOND)
@@ -153,6 +156,25 @@ class World:
         self.history.append(f"world.lose_state({number})")
         self.fleet.lose_state(self.fleet.devices[number])
         self.memories[number] = Memory()
+
+    def save_state(self, number: int) -> None:
+        """A device's user makes a backup of its memory."""
+        self.history.append(f"world.save_state({number})")
+        self.saved[number] = (self.fleet.saved_state(self.fleet.devices[number]), deepcopy(self.memories[number]))
+
+    def put_back(self, number: int, in_place: bool) -> None:
+        """The backup is restored, if there is one; disk and bucket are as they are.
+
+        ``in_place``: as the same file, so that only the device's newest tip tells, which the next sync must list. Where
+        it is not in the bucket, another file is made.
+        """
+        self.history.append(f"world.put_back({number}, {in_place})")
+        if number in self.saved:
+            state, memory = self.saved[number]
+            own = self.fleet.devices[number].id or b""
+            told = max((dot[1] for dot in self.view.records if dot[0] == own), default=0) <= self._tips().get(own, 0)
+            self.fleet.put_back(self.fleet.devices[number], state, in_place=in_place and told)
+            self.memories[number] = deepcopy(memory)
 
     def clone(self, number: int) -> int:
         """A second machine that is a copy of a device, state and tree; its number."""

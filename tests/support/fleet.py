@@ -184,8 +184,13 @@ class Fleet:
         return other
 
     def saved_state(self, device: Device) -> State:
-        """A copy of the state as it is now, to be put back by hand later: a restored backup."""
+        """A copy of the state as it is now: a backup."""
         return _copy_state(device.state, device.machine)
+
+    def put_back(self, device: Device, saved: State, *, in_place: bool) -> None:
+        """A backup of the state is restored, over the present file or as another one; the tree stays."""
+        device.state.close()
+        device.state = _copy_state(saved, device.machine if in_place else f"{device.machine} again")
 
     def lose_state(self, device: Device) -> None:
         """The state is gone; the tree stays."""
