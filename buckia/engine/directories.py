@@ -61,7 +61,8 @@ class Directories:
         opened: list[_Due] = []
         changed: dict[Path, Rows] = {}
         for path, disk_path in directories:
-            present = self._work.files.stat(self._work.disk(disk_path)) if path else None
+            there = path and b"/".join(path) in self._work.disk_paths
+            present = self._work.files.stat(self._work.disk(disk_path)) if there else None
             if present is None or present.kind != DIRECTORY or present.mode & _OWNER == _OWNER:
                 continue
             self._rows_of(path[:-1])

@@ -69,7 +69,8 @@ class Hiding:
         """Whether the directory was on disk when the run began, also where the scan did not look."""
         if path not in self._found:
             present = None
-            if path not in self._work.disk_paths and not self._work.filters.descends(path):
+            above = path.rpartition(b"/")[0] in self._work.disk_paths
+            if above and path not in self._work.disk_paths and not self._work.filters.descends(path):
                 present = self._work.files.stat(self._work.disk(self._work.disk_path_of(path)))
             self._found[path] = path in self._work.disk_paths or (present is not None and present.kind == DIRECTORY)
         return self._found[path]

@@ -532,7 +532,9 @@ class Sync:
     def _is_blocked(self, name: str, item: Shown, result: Expected) -> bool:
         """Whether something that the run leaves out lies at a name, or in place of a directory above it."""
         row = result.rows.get(name)
-        if row is not None and row.hidden and self._stays_hidden(row, item):
+        if any(
+            one.entry == item.entry and one.hidden and self._stays_hidden(one, item) for one in result.rows.values()
+        ):
             return False
         if row is not None and not row.hidden and row.value.kind == item.value.kind:
             return False

@@ -675,3 +675,30 @@ def test_a_directory_whose_name_begins_like_that_of_another_is_deleted_with_what
     for device in (0, 1):
         assert not [path for path in world.disk(device) if path.startswith(other)]
     world.quiesce()
+
+
+def test_directories_arrive_in_the_place_of_a_link_to_itself() -> None:
+    world = in_step("d/e/x")
+    world.write(0, "b/e/x")
+    world.sync(0)
+    world.link(1, "b", "b")
+    world.sync(1, "ask")
+    assert "b/e/x" in world.disk(1)
+    world.quiesce()
+
+
+def test_what_is_hidden_where_nothing_can_be_made_stays_hidden_under_its_new_name() -> None:
+    world = in_step()
+    world.write(1, "d/z")
+    world.sync(1)
+    world.wait(10**10)
+    world.write(0, "d/z")
+    world.sync(0, "ask", faults=STALE)
+    world.wait(10**10)
+    world.write(1, "d/z")
+    world.sync(1, "ask")
+    world.delete(0, "d")
+    world.link(0, "d", "keep0")
+    world.sync(0, "ask", delete_orphaned=False, paths=("d/z",))
+    world.sync(0, "ask", delete_orphaned=False)
+    world.quiesce()

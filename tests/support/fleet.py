@@ -117,6 +117,7 @@ class Device:
 
     name: str
     machine: str
+    """And which file the state is."""
     files: MemoryFileSystem
     state: State
     skew_ns: int = 0
@@ -190,7 +191,9 @@ class Fleet:
     def put_back(self, device: Device, saved: State, *, in_place: bool) -> None:
         """A backup of the state is restored, over the present file or as another one; the tree stays."""
         device.state.close()
-        device.state = _copy_state(saved, device.machine if in_place else f"{device.machine} again")
+        if not in_place:
+            device.machine += " again"
+        device.state = _copy_state(saved, device.machine)
 
     def lose_state(self, device: Device) -> None:
         """The state is gone; the tree stays."""
