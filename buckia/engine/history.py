@@ -305,7 +305,7 @@ def log(repository: Repository, text: str) -> list[PathVersion]:
     path = to_path(text)
     if not path:
         raise UsageError("`log` needs a path.")
-    if CONFLICT_MARK in path[-1] and repository.journal.heads():
+    if may_be_copy(path[-1]) and repository.journal.heads():
         copy = _conflict_copy(repository, repository.current().tree, path)
         path = path if copy is None else (*path[:-1], copy.entry_name)
     found: list[PathVersion] = []
