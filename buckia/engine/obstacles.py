@@ -10,6 +10,7 @@ from buckia.core.manifest import Kind
 from buckia.engine.compare import Change, DirectoryPlan
 from buckia.engine.context import Workspace
 from buckia.local.fs import DIRECTORY, FILE, SPECIAL, SYMLINK, DiskEntry
+from buckia.local.paths import ours
 
 _WORDS = {FILE: "file", SYMLINK: "link", DIRECTORY: "directory", SPECIAL: "special file"}
 
@@ -32,7 +33,7 @@ class Obstacles:
 
     def _is_blocked(self, plan: DirectoryPlan, change: Change, left: set[str]) -> bool:
         scanned, shown, row = plan.scanned, change.shown, change.row
-        if scanned is None or shown is None:
+        if scanned is None or shown is None or ours(change.name, top=not plan.path):  # which is never written
             return False
         if not scanned.exists:
             return self._is_below_something(plan)
