@@ -438,12 +438,13 @@ def test_what_lies_beside_a_directory_is_listed(world: World, buckia: Run) -> No
     wait_a_tick()
     b.sync()
     a.sync(conflict_resolution="ask")
-    on_disk = {path.name for path in a.root.iterdir() if not path.name.startswith(".buckia")}
+    b.sync()
+    on_disk = {path.name for path in b.root.iterdir() if not path.name.startswith(".buckia")}
     copies = [path for path in on_disk if "(conflict " in path]
     assert len(copies) == 2
     where = ("--from", world.location)
     listed = buckia("ls", "-r", *where, "--json").json
-    assert sorted(item["path"] for item in listed) == sorted(on_disk | {"l/q"})  # hidden here, not deleted
+    assert sorted(item["path"] for item in listed) == sorted(on_disk | {"l/q"})  # hidden at a, not deleted
     assert {item["path"] for item in listed if item["conflict"]} == {"l", "p", *copies}
     link = next(path for path in copies if path.startswith("l "))
     assert [item["path"] for item in buckia("ls", *where, "--json").json if item["path"][0] == "l"] == ["l", link]
