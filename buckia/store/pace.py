@@ -99,7 +99,10 @@ class Pace:
         self._wait(self._up, count)
 
     def downloading(self, count: int) -> None:
-        """Returns when so many bytes may have been received."""
+        """Returns when so many bytes may have been received; notices also without a limit that the work is
+        cancelled.
+        """
+        self._check()
         self._wait(self._down, count)
 
     def throttled(self) -> None:

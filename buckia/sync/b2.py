@@ -133,7 +133,7 @@ class B2Sync(BaseSync):
             # An end behind that of the file means the end of the file.
             part = (offset, (FILE_BYTES_MAX if length is None else offset + length) - 1)
         with closing(self._account.download(key, part)) as response:
-            return self._received(response.raw.read)
+            return self._received(response.raw.read1)
 
     def _stat(self, key: str) -> ObjectInfo:
         headers = self._account.head(key)

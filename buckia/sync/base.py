@@ -29,7 +29,7 @@ from buckia.events import Traffic
 from buckia.sync.admin import Attempt as Attempt
 from buckia.sync.admin import BucketAdmin
 from buckia.sync.admin import Verb as Verb
-from buckia.sync.body import PacedBody, read_slices
+from buckia.sync.body import PacedBody, Read, read_slices
 from buckia.sync.body import Pacer as Pacer
 from buckia.sync.files import PART_BYTES, read_file, replacing
 
@@ -93,8 +93,8 @@ class Page:
 class CachedReads(Protocol):
     """Another way to objects that never change: a CDN in front of the bucket."""
 
-    def read(self, key: str, offset: int, length: int | None) -> bytes | None:
-        """What `BaseSync._get` returns; ``None``, never an error, where it cannot be had here."""
+    def read(self, key: str, offset: int, length: int | None, receive: Callable[[Read], bytes]) -> bytes | None:
+        """What `BaseSync._get` returns, its body read by ``receive``; ``None`` where it cannot be had here."""
 
     def close(self) -> None:
         """Frees connections."""
@@ -416,11 +416,10 @@ class BaseSync(ABC):
             return data
         return PacedBody(data, self.pacer.uploading)
 
-    def _received(self, read: Callable[[int], bytes]) -> bytes:
-        """The whole body of an answer; ``read(count)`` returns the next bytes of it, ``read(-1)`` all."""
-        if self.pacer is None or not self.pacer.limits_bytes:
-            return read(-1)
-        return read_slices(read, self.pacer.downloading)
+    def _received(self, read: Read) -> bytes:
+        """The whole body of an answer. Raises `Transient` for one that drips."""
+        tell = (lambda count: None) if self.pacer is None else self.pacer.downloading
+        return read_slices(read, tell, self.location)
 
     def mask(self, secrets: Iterable[str]) -> None:
         """Never show these in an error, although a server may repeat what it was sent."""
@@ -487,11 +486,10 @@ class BaseSync(ABC):
         if self.cdn is None:
             return None
         with self._request("get", key):
-            data = self.cdn.read(key, offset, length)
+            data = self.cdn.read(key, offset, length, self._received)
         if data is not None:
-            if self.pacer is not None and self.paces_bodies:
-                self.pacer.downloading(len(data))
-            self._count_bytes(downloaded=len(data))
+            with self._traffic_lock:
+                self.traffic.bytes_downloaded += len(data)
         return data
 
     def _check_end(self, key: str, end: int) -> None:

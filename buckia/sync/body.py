@@ -1,15 +1,26 @@
-"""Bodies of requests in slices, so that a bandwidth limit holds while they flow and not only between them."""
+"""Bodies in slices: a bandwidth limit holds, and a request to stop is noticed, while they flow and not only between
+them.
+"""
 
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from typing import Protocol
 
+from buckia.errors import Transient
 from buckia.sync.admin import Verb
 
 SLICE_BYTES = 64 << 10
 """Bytes that are sent or received between two questions to the pacer."""
+SLOW_SECONDS = 60.0
+"""Time of waiting for bytes over which their rate is measured."""
+SLOW_BYTES_PER_SECOND = 1024
+"""A body that comes more slowly than this is given up."""
+
+Read = Callable[[int], bytes]
+"""The next bytes of a body, up to so many, as soon as there are any; none at its end."""
 
 
 class Pacer(Protocol):
@@ -22,7 +33,7 @@ class Pacer(Protocol):
         """So many bytes are about to be sent."""
 
     def downloading(self, count: int) -> None:
-        """So many bytes have arrived."""
+        """So many bytes have arrived. Raises `CancelledError` where the work was cancelled."""
 
     def throttled(self) -> None:
         """The provider wants fewer requests."""
@@ -72,10 +83,25 @@ class PacedBody(io.RawIOBase):
         return part
 
 
-def read_slices(read: Callable[[int], bytes], tell: Callable[[int], None]) -> bytes:
-    """All that ``read`` returns until it returns nothing, slice by slice; ``tell(count)`` is told of each."""
-    parts: list[bytes] = []
-    while part := read(SLICE_BYTES):
+def read_slices(
+    read: Read, tell: Callable[[int], None], where: str, clock: Callable[[], float] = time.monotonic
+) -> bytes:
+    """A whole body, slice by slice; ``tell(count)`` is told of each and may raise. ``clock`` returns seconds.
+
+    Raises `Transient`, which begins with ``where``, for one that drips. Of a single pause half a minute counts: how
+    long one may be is for the connection's timeout to say.
+    """
+    body = io.BytesIO()  # whose `getvalue` is no copy
+    waited, counted = 0.0, 0
+    while True:
+        begin = clock()
+        part = read(SLICE_BYTES)
+        waited += min(clock() - begin, SLOW_SECONDS / 2)
+        if not part:
+            return body.getvalue()
         tell(len(part))
-        parts.append(part)
-    return b"".join(parts)
+        body.write(part)
+        if waited >= SLOW_SECONDS:
+            if body.tell() - counted < SLOW_SECONDS * SLOW_BYTES_PER_SECOND:
+                raise Transient(f"{where}: less than {SLOW_BYTES_PER_SECOND} bytes per second arrived.")
+            waited, counted = 0.0, body.tell()

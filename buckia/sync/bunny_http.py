@@ -26,6 +26,7 @@ from buckia.errors import (
     Transient,
     UsageError,
 )
+from buckia.sync.body import Read, read_slices
 from buckia.sync.headers import foreign, retry_after
 
 MAIN_HOST = "storage.bunnycdn.com"
@@ -35,9 +36,6 @@ REGIONS: Mapping[str, str] = {
 }
 """The storage host of each region in which a zone can have its primary copy."""
 REGION_ALIASES: Mapping[str, str] = {"eu": "de", "eu-central": "de"}
-
-Receive = Callable[[Callable[[int], bytes]], bytes]
-"""Takes a body: gets a function that reads so many bytes (-1: all), returns the whole."""
 
 ERROR_BYTES_MAX = 64 << 10
 """So much of the body of an error is read."""
@@ -140,9 +138,9 @@ class BunnyHost:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Any = b"",
-        receive: Receive | None = None,
+        receive: Callable[[Read], bytes] | None = None,
     ) -> Answer:
-        """Makes one request; ``path`` is encoded already. Any status is an answer.
+        """Makes one request; ``path`` is encoded already. Any status is an answer. ``receive`` reads its body.
 
         Raises `Transient` when there was none or it was cut short, `BucketError` where no connection can be made.
         """
@@ -178,17 +176,17 @@ class BunnyHost:
         if session is not None:
             session.close()
 
-    def _taken(self, response: Any, receive: Receive | None) -> Answer:
+    def _taken(self, response: Any, receive: Callable[[Read], bytes] | None) -> Answer:
         def read(count: int) -> bytes:
-            data: bytes = response.raw.read(None if count < 0 else count, decode_content=True)
+            data: bytes = response.raw.read1(count, decode_content=True)
             return data
 
         headers = {name.lower(): value for name, value in response.headers.items()}
         status: int = response.status_code
         if status >= 300:
-            body = read(ERROR_BYTES_MAX)
+            body = response.raw.read(ERROR_BYTES_MAX, decode_content=True)
             return Answer(status, headers, body, self._said(body))
-        body = receive(read) if receive is not None else read(-1)
+        body = receive(read) if receive is not None else read_slices(read, lambda count: None, self.where)
         promised = headers.get("content-length", "")
         if promised.isdecimal() and "content-encoding" not in headers and int(promised) != len(body):
             raise Transient(f"{self.where}: {len(body)} bytes arrived instead of {promised}.")

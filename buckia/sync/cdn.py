@@ -1,7 +1,8 @@
 """Reads through a CDN in front of a bucket, for objects that never change: nearer, and without load on the bucket.
 
 A CDN is a convenience: whatever is not exactly what was asked for counts as nothing, and the bucket is read. One that
-cannot be reached, or wants other credentials, three times in a row is not asked again by that reader.
+cannot be reached, or wants other credentials, three times in a row is not asked again by that reader; nor is one whose
+bodies drip.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from buckia.errors import UsageError
+from buckia.errors import Transient, UsageError
+from buckia.sync.body import Read
 
 FAILURES_MAX = 3
 """Failures in a row, after which a reader gives up for good."""
+PATIENCE_SECONDS = 5.0
+"""Longest timeout for a connection and for the next bytes: the bucket has the object as well."""
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _log = logging.getLogger(__name__)
@@ -29,7 +33,7 @@ class CdnReader:
     """A `buckia.sync.base.CachedReads` at ``url``: one of ``https://``, or ``http://`` where that is meant.
 
     ``sign`` makes the address of an object one that the CDN accepts. ``timeouts`` are seconds for connecting and for
-    each read; ``max_workers`` connections are kept open.
+    each read, at most `PATIENCE_SECONDS`; ``max_workers`` connections are kept open.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class CdnReader:
         self.url = url.rstrip("/")
         self._sign = sign or (lambda address: address)
         self._max_workers = max_workers
-        self._timeouts = timeouts
+        self._timeouts = tuple(min(timeout, PATIENCE_SECONDS) for timeout in timeouts)
         self._manager: Any = None
         self._lock = threading.Lock()
         self._failures = 0
@@ -55,9 +59,9 @@ class CdnReader:
         """It is still asked."""
         return self._failures < FAILURES_MAX
 
-    def read(self, key: str, offset: int, length: int | None) -> bytes | None:
+    def read(self, key: str, offset: int, length: int | None, receive: Callable[[Read], bytes]) -> bytes | None:
         """The bytes of an object from ``offset``, ``length`` of them or all to its end; ``None`` where the CDN does
-        not give exactly those.
+        not give exactly those. ``receive`` reads the body, and may raise to stop the work.
         """
         if not self.works:
             return None
@@ -72,9 +76,13 @@ class CdnReader:
                 "GET", self._sign(address), headers=headers, redirect=False, retries=False, preload_content=False
             )
             with response:
-                data, reason = _taken(response, offset, length)
+                data, reason = _taken(response, offset, length, receive)
         except urllib3.exceptions.HTTPError as error:
             self._failed(address, type(error).__name__)
+            return None
+        except Transient:
+            # That took a minute: no more of them.
+            self._failed(address, "too slow", FAILURES_MAX)
             return None
         if response.status in (401, 403):
             self._failed(address, str(response.status))
@@ -91,9 +99,12 @@ class CdnReader:
         if manager is not None:
             manager.clear()
 
-    def _failed(self, address: str, reason: str) -> None:
-        self._failures += 1
-        _log.debug("%s: %s%s", address, reason, "" if self.works else "; the CDN is not asked again")
+    def _failed(self, address: str, reason: str, times: int = 1) -> None:
+        with self._lock:
+            worked, self._failures = self.works, self._failures + times
+        _log.debug("%s: %s", address, reason)
+        if worked and not self.works:
+            _log.warning("%s is not asked any more (%s), as the bucket has all of it.", self.url, reason)
 
     def _connected(self) -> Any:
         with self._lock:
@@ -122,7 +133,9 @@ class CdnReader:
         return urllib3.ProxyManager(address.url, **options)
 
 
-def _taken(response: Any, offset: int, length: int | None) -> tuple[bytes | None, str]:
+def _taken(
+    response: Any, offset: int, length: int | None, receive: Callable[[Read], bytes]
+) -> tuple[bytes | None, str]:
     """The bytes that were asked for, or ``None`` and why not."""
     status = response.status
     encoding = response.headers.get("Content-Encoding", "identity")
@@ -139,7 +152,7 @@ def _taken(response: Any, offset: int, length: int | None) -> tuple[bytes | None
         return None, str(status)
     if encoding != "identity":
         return None, f"encoded as {encoding}"
-    data: bytes = response.read()
+    data = receive(response.read1)
     promised = response.headers.get("Content-Length", "")
     if promised.isdecimal() and int(promised) != len(data):
         return None, "cut short"

@@ -14,6 +14,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
@@ -164,12 +165,11 @@ class S3Sync(BaseSync):
             end = "" if length is None else offset + length - 1
             part["Range"] = f"bytes={offset}-{end}"
         answer = self._s3().get_object(Bucket=self._bucket, Key=key, **part)
-        body = answer["Body"]
-        try:
-            # Asked for all by a number it would not notice that the answer was cut short.
-            data = self._received(lambda count: body.read() if count < 0 else body.read(count))
-        finally:
-            body.close()
+        with closing(answer["Body"]) as body:
+            # Only the stream below it hands out bytes as soon as they are there.
+            data = self._received(body._raw_stream.read1)
+        if len(data) < answer.get("ContentLength", 0):
+            raise Transient(f"{self.location}: {key}: {len(data)} bytes arrived instead of {answer['ContentLength']}.")
         if not _etag(answer):
             raise self._where.not_s3()
         return data

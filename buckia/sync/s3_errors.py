@@ -267,9 +267,10 @@ def _not_permitted(answer: Answer, key: str, where: Where) -> AccessDenied:
 
 
 def translate(error: Exception, key: str, where: Where) -> BuckiaError | None:
-    """The error of the closed set that an exception of botocore means; ``None`` for one that is not botocore's."""
+    """The error of the closed set that an exception of botocore or urllib3 means; ``None`` for any other one."""
     from botocore import exceptions as aws
     from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
 
     if isinstance(error, aws.ClientError):
         about = error.response.get("ResponseMetadata", {})
@@ -293,7 +294,7 @@ def translate(error: Exception, key: str, where: Where) -> BuckiaError | None:
         # Its own text holds all that came.
         return Transient(f"{where.location}: an answer is not the XML that it should be.")
     passing = (aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError, aws.ReadTimeoutError)
-    if isinstance(error, (*passing, aws.ResponseStreamingError)):
+    if isinstance(error, (*passing, HTTPError)):
         return Transient(f"{where.location}: {error}")
     if isinstance(error, aws.ParamValidationError):
         return UsageError(f"{where.location}: " + "; ".join(str(error.kwargs["report"]).splitlines()))

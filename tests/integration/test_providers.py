@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +20,12 @@ import pytest
 
 from buckia.cli import cli
 from buckia.cli.errors import run
+from buckia.client.runtime import SystemClock
+from buckia.errors import CancelledError
 from buckia.events import Traffic
 from buckia.store.pace import Limits, Pace
 from buckia.store.transfer import Transfer
-from tests.cli.support import noise, wait_a_tick
+from tests.cli.support import CHECKOUT, noise, wait_a_tick
 from tests.integration.providers import (
     ALL,
     FOLDER,
@@ -37,7 +44,7 @@ from tests.servers import b2, bunny
 from tests.servers.b2 import server as b2_wire
 from tests.servers.bunny import BunnyServer
 from tests.servers.http import Gate, HttpServer, Request
-from tests.servers.proxy import RETRYABLE, Fault, When, error
+from tests.servers.proxy import RETRYABLE, Fault, FaultProxy, When, drip, error
 from tests.transfers import make
 
 pytestmark = pytest.mark.slow
@@ -253,6 +260,92 @@ def test_bunny_is_not_asked_more_than_it_allows(tmp_path: Path) -> None:
             assert transfer.backend.traffic.retries == 0
     assert counts.requests == {"LIST": 1 + 20 + 300, "DELETE": 300}
     assert (counts.max_in_flight_by["LIST"], counts.max_in_flight_by["DELETE"]) == (4, 16)
+
+
+# ---- bodies that drip
+
+
+@contextmanager
+def dripping(place: Place, on_piece: Callable[[int], object]) -> Iterator[Place]:
+    """The same bucket; objects come byte by byte, a second apart, and ``on_piece`` is told how many are under way."""
+    over, numbers = threading.Event(), itertools.count(1)
+
+    def sleep(seconds: float) -> None:
+        number = next(numbers)
+        if number > 1:
+            over.wait(seconds)
+        on_piece(number)
+
+    with FaultProxy(place.endpoint, sleep=sleep) as proxy:
+        is_object = When(where=lambda method, target: method == "GET" and not is_listing(method, target))
+        proxy.inject(is_object, drip(1 << 20, seconds=1.0))
+        try:
+            yield place.at(endpoint=proxy.url)
+        finally:
+            over.set()
+
+
+@pytest.mark.parametrize("name", each(OVER_HTTP))
+def test_a_request_to_stop_is_noticed_while_a_body_drips(name: str, tmp_path: Path) -> None:
+    """After the next byte, not after the last one."""
+    origin = fresh_place(name, tmp_path)
+    with origin.backend() as backend:
+        backend.put("k", b"x" * 1000)
+    stopped: list[int] = []
+
+    def check() -> None:
+        if stopped:
+            raise CancelledError
+
+    def stop(number: int) -> None:
+        if number == 2:
+            stopped.append(number)
+
+    with dripping(origin, stop) as place, place.backend() as backend:
+        backend.pacer = Pace(Limits(), SystemClock(), check)
+        with pytest.raises(CancelledError):
+            backend.get("k")
+
+
+@pytest.mark.parametrize("command", ["sync", "restore", "verify", "cat"])
+def test_the_first_ctrl_c_ends_a_command_while_bodies_drip(command: str, tmp_path: Path) -> None:
+    """130, and the one sentence, though the connection would give a byte each second for minutes."""
+    origin = fresh_place("b2", tmp_path)
+    a = Machine(origin, tmp_path, "a")
+    a.write("f", noise(50_000))
+    a.sync()
+    started: list[subprocess.Popen[str]] = []
+
+    def stop(number: int) -> None:
+        if number == 3:
+            started[0].send_signal(signal.SIGINT)
+
+    with dripping(origin, stop) as place:
+        where = place.location
+        line = {
+            "sync": ["sync", str(tmp_path / "b"), "--to", where],
+            "restore": ["restore", "--from", where, "--target", str(tmp_path / "b")],
+            "verify": ["verify", "--read-data", "--from", where],
+            "cat": ["cat", "f", "--from", where],
+        }[command]
+        (tmp_path / "b").mkdir()
+        begun = started_with(*line, environment={**place.environment, "PYTHONPATH": str(CHECKOUT)})
+        started.append(begun)
+        try:
+            assert begun.communicate(timeout=60)[1] == "buckia: error: Stopped.\n"
+        finally:
+            begun.kill()
+    assert begun.returncode == 130
+
+
+def started_with(*arguments: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "buckia", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="latin-1",
+    )
 
 
 # ---- long listings

@@ -9,11 +9,17 @@ from threading import Lock
 
 import pytest
 
-from buckia.errors import UsageError
-from buckia.sync.cdn import CdnReader
+from buckia.errors import CancelledError, Transient, UsageError
+from buckia.sync.body import SLICE_BYTES, Read
+from buckia.sync.cdn import PATIENCE_SECONDS, CdnReader
 from tests.servers.http import Answer, Gate, HttpServer, Request, part_of
 
 DATA = b"0123456789"
+
+
+def _take(read: Read) -> bytes:
+    """A whole body, without looking at a clock."""
+    return b"".join(iter(lambda: read(SLICE_BYTES), b""))
 
 
 class Edge(HttpServer):
@@ -66,7 +72,7 @@ def reader(edge: Edge) -> Iterator[CdnReader]:
 def test_ranges(
     edge: Edge, reader: CdnReader, offset: int, length: int | None, wanted: bytes | None, asked: str | None
 ) -> None:
-    assert reader.read("a b/ü%41", offset, length) == wanted
+    assert reader.read("a b/ü%41", offset, length, _take) == wanted
     (request,) = edge.asked
     assert (request.method, request.target) == ("GET", "/a%20b/%C3%BC%2541")
     assert request.header("Range") == asked
@@ -104,7 +110,7 @@ def _part(text: str, body: bytes = b"234", **more: object) -> Answer:
 )
 def test_only_exact_answers_count(edge: Edge, reader: CdnReader, answer: Answer, wanted: bytes | None) -> None:
     edge.answers = [answer]
-    assert reader.read("k", 2, 3) == wanted
+    assert reader.read("k", 2, 3, _take) == wanted
     assert len(edge.asked) == 1  # nothing is tried again, no redirect is followed
 
 
@@ -118,46 +124,82 @@ def test_only_exact_answers_count(edge: Edge, reader: CdnReader, answer: Answer,
 )
 def test_whole_objects(edge: Edge, reader: CdnReader, answer: Answer, wanted: bytes | None) -> None:
     edge.answers = [answer]
-    assert reader.read("k", 0, None) == wanted
+    assert reader.read("k", 0, None, _take) == wanted
 
 
 def test_a_part_to_the_end_has_to_reach_it(edge: Edge, reader: CdnReader) -> None:
     edge.answers = [_part("bytes 7-8/10", b"78"), _part("bytes 7-9/*", b"789"), _part("bytes 7-9/10", b"789")]
-    assert [reader.read("k", 7, None) for _ in range(3)] == [None, None, b"789"]
+    assert [reader.read("k", 7, None, _take) for _ in range(3)] == [None, None, b"789"]
     edge.answers = [Answer(200, DATA), Answer(200, DATA)]
-    assert [reader.read("k", offset, None) for offset in (9, 10)] == [b"9", None]
+    assert [reader.read("k", offset, None, _take) for offset in (9, 10)] == [b"9", None]
 
 
 @pytest.mark.parametrize("failure", [Answer(0, end="close"), Answer(0, end="reset"), Answer(403), Answer(401)])
 def test_after_three_failures_in_a_row_it_is_not_asked_again(edge: Edge, reader: CdnReader, failure: Answer) -> None:
     edge.answers = [failure, failure, Answer(404), failure, failure, failure]
-    assert [reader.read("k", 0, None) for _ in range(8)] == [None] * 8
+    assert [reader.read("k", 0, None, _take) for _ in range(8)] == [None] * 8
     assert len(edge.asked) == 6
     assert not reader.works
 
 
 def test_nobody_there() -> None:
     reader = CdnReader("http://127.0.0.1:9")
-    assert [reader.read("k", 0, 1) for _ in range(4)] == [None] * 4
+    assert [reader.read("k", 0, 1, _take) for _ in range(4)] == [None] * 4
     assert not reader.works
 
 
 def test_a_slow_one_is_not_waited_for(edge: Edge) -> None:
     with Gate() as edge.latency:
-        assert CdnReader(edge.url, timeouts=(1.0, 0.05)).read("k", 0, 1) is None
+        assert CdnReader(edge.url, timeouts=(1.0, 0.05)).read("k", 0, 1, _take) is None
+
+
+def test_its_timeouts_are_short_whatever_those_of_the_bucket_are() -> None:
+    """Three failures of one that accepts and does not answer take 15 seconds, not three minutes."""
+    with CdnReader("http://127.0.0.1:9", timeouts=(60.0, 300.0))._connected() as manager:
+        timeout = manager.connection_pool_kw["timeout"]
+    assert (timeout.connect_timeout, timeout.read_timeout) == (PATIENCE_SECONDS, PATIENCE_SECONDS)
+    with CdnReader("http://127.0.0.1:9", timeouts=(0.5, 2.0))._connected() as manager:
+        timeout = manager.connection_pool_kw["timeout"]
+    assert (timeout.connect_timeout, timeout.read_timeout) == (0.5, 2.0)
+
+
+def test_that_it_is_given_up_is_said_once(edge: Edge, reader: CdnReader, caplog: pytest.LogCaptureFixture) -> None:
+    edge.answers = [Answer(403)] * 9
+    assert [reader.read("k", 0, None, _take) for _ in range(9)] == [None] * 9
+    (said,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said.getMessage() == f"{edge.url} is not asked any more (403), as the bucket has all of it."
+
+
+def test_one_that_drips_is_not_asked_again(edge: Edge, reader: CdnReader) -> None:
+    """Finding that out takes a minute."""
+
+    def receive(read: Read) -> bytes:
+        raise Transient("less than that")
+
+    assert [reader.read("k", 0, None, receive) for _ in range(3)] == [None] * 3
+    assert len(edge.asked) == 1
+
+
+def test_a_cancellation_is_no_failure(reader: CdnReader) -> None:
+    def receive(read: Read) -> bytes:
+        raise CancelledError
+
+    with pytest.raises(CancelledError):
+        reader.read("k", 0, None, receive)
+    assert reader.works
 
 
 def test_a_certificate_of_nobody_is_a_failure(edge: Edge) -> None:
-    assert CdnReader(edge.url.replace("http:", "https:")).read("k", 0, 1) is None
+    assert CdnReader(edge.url.replace("http:", "https:")).read("k", 0, 1, _take) is None
 
 
 def test_addresses_are_signed_and_logs_do_not_show_it(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "buckia")
     reader = CdnReader(edge.url, sign=lambda address: f"{address}?token=SECRET&expires=1")
-    assert reader.read("a/b", 0, None) == DATA
+    assert reader.read("a/b", 0, None, _take) == DATA
     edge.answers = [Answer(404), Answer(0, end="close")]
-    assert reader.read("a/b", 0, None) is None
-    assert reader.read("a/b", 0, None) is None
+    assert reader.read("a/b", 0, None, _take) is None
+    assert reader.read("a/b", 0, None, _take) is None
     assert {request.target for request in edge.asked} == {"/a/b?token=SECRET&expires=1"}
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("buckia")]
     assert len(logged) == 2
@@ -167,7 +209,7 @@ def test_addresses_are_signed_and_logs_do_not_show_it(edge: Edge, caplog: pytest
 def test_connections_are_kept(edge: Edge, reader: CdnReader) -> None:
     edge.answers = [Answer(200, DATA), Answer(404, b"x" * 3000), Answer(503, b"y"), Answer(416)]
     for _ in range(6):
-        reader.read("k", 2, 3)
+        reader.read("k", 2, 3, _take)
     assert edge.counts.connections == 1
 
 
@@ -176,17 +218,17 @@ def test_a_proxy_of_the_environment_is_used(edge: Edge, monkeypatch: pytest.Monk
         monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("NO_PROXY", "")
-        assert CdnReader(edge.url).read("k", 0, None) == DATA
+        assert CdnReader(edge.url).read("k", 0, None, _take) == DATA
         assert [request.target for request in proxy.asked] == [f"{edge.url}/k"]
         assert proxy.asked[0].header("Proxy-Authorization") == "Basic dXNlcjp3b3Jk"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert CdnReader(edge.url).read("k", 0, None) == DATA
+        assert CdnReader(edge.url).read("k", 0, None, _take) == DATA
         assert (len(proxy.asked), len(edge.asked)) == (1, 1)
         monkeypatch.setenv("http_proxy", "socks9://127.0.0.1:1")
         monkeypatch.setenv("no_proxy", "")
         monkeypatch.setenv("NO_PROXY", "")
-        assert CdnReader(edge.url).read("k", 0, None) is None
+        assert CdnReader(edge.url).read("k", 0, None, _take) is None
 
 
 @pytest.mark.parametrize("url", ["", "cdn.example.org", "ftp://cdn.example.org"])
