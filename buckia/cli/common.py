@@ -32,6 +32,17 @@ class _CleanFormatter(logging.Formatter):
         return "\n".join(clean(line) for line in super().format(record).split("\n"))
 
 
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment: above a line of progress, which takes its place while it is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # as the library's handlers do: what cannot be logged stops nothing
+            self.handleError(record)
+
+
 def configure_logging(settings: Settings) -> None:
     """Send the ``buckia`` loggers to stderr, at the level of -v, -q or BUCKIA_LOG_LEVEL; the library never does."""
     name = os.environ.get("BUCKIA_LOG_LEVEL", "").lower() or "warning"
@@ -42,7 +53,7 @@ def configure_logging(settings: Settings) -> None:
         level = min(level, logging.DEBUG if settings.verbose > 1 else logging.INFO)
     elif settings.quiet:
         level = logging.ERROR
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(_CleanFormatter("%(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("buckia")
     logger.handlers[:] = [handler]

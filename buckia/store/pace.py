@@ -7,6 +7,7 @@ provider says that requests come too fast, the rate is halved, and grows again a
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from buckia.errors import UsageError
 from buckia.store.transfer import Clock
 from buckia.sync.base import Verb
+
+log = logging.getLogger(__name__)
 
 BURST_BYTES = 64 << 10
 """May be sent or received at once after a pause: about a slice of a body."""
@@ -114,6 +117,7 @@ class Pace:
             self._complained = self._grown = now
             self._requests.rate = max(RATE_MIN, (self._requests.rate or RATE_START) / 2)
             self._requests.burst = 1
+            log.info("The bucket wants fewer requests: %.3g per second for now.", self._requests.rate)
 
     def _recover(self) -> None:
         """Grow towards the limit; without one the rate is let go when it is where it began."""

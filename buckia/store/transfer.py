@@ -2,8 +2,8 @@
 
 A verb is tried ``1 + retries`` times, and again only after `Transient`: a put whose answer was lost is simply
 repeated, as no key is ever written with other bytes. Between attempts it waits a random part of 0.5, 1, 2 .. 60
-seconds, or as long as the provider asked for; when the provider complains of too many requests the bucket's pacer is
-told.
+seconds, or as long as the provider asked for, and logs that; when the provider complains of too many requests the
+bucket's pacer is told.
 
 Work in the background runs on up to ``workers`` threads, which start when there is work; with ``workers=0`` everything
 happens in the caller's thread, in order. One budget bounds the bytes in flight: whoever submits beyond it waits. The
@@ -12,6 +12,7 @@ first error wins: it drops what is queued and is raised by the next submission o
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -36,11 +37,15 @@ BACKOFF_MIN = 0.5
 BACKOFF_MAX = 60.0
 RETRY_AFTER_MAX = 300.0
 """Seconds; a provider that asks for more has failed."""
+QUIET_SECONDS = 5.0
+"""A pause that is longer is a warning, as somebody may wonder what happens."""
 
 _POLL = 0.1
 """Seconds between looks at ``cancelled`` while waiting."""
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
@@ -107,6 +112,8 @@ class Transfer:
         self._limits = {
             verb: threading.BoundedSemaphore(most) for verb, most in backend.capabilities.concurrency.items()
         }
+        self._announced = 0.0
+        """Until then everybody knows that there is a pause."""
         self._changed = threading.Condition()
         self._queue: deque[_Job] = deque()
         self._threads: list[threading.Thread] = []
@@ -121,19 +128,19 @@ class Transfer:
     def get(self, key: str, offset: int = 0, length: int | None = None, *, cached: bool = False) -> bytes:
         """`BaseSync.get` with retries; with ``cached`` a CDN may answer."""
         call = partial(self.backend.get, key, offset=offset, length=length, cached=cached)
-        return self._attempts("get", call, self._check)
+        return self._attempts("get", key, call, self._check)
 
     def get_whole(self, key: str, limit: int, is_whole: Callable[[bytes], bool]) -> bytes | None:
         """`BaseSync.get_whole` with retries."""
-        return self._attempts("get", partial(self.backend.get_whole, key, limit, is_whole), self._check)
+        return self._attempts("get", key, partial(self.backend.get_whole, key, limit, is_whole), self._check)
 
     def put(self, key: str, data: Buffer) -> ObjectInfo:
         """`BaseSync.put` with retries."""
-        return self._attempts("put", partial(self.backend.put, key, data), self._check)
+        return self._attempts("put", key, partial(self.backend.put, key, data), self._check)
 
     def stat(self, key: str) -> ObjectInfo:
         """`BaseSync.stat` with retries."""
-        return self._attempts("stat", partial(self.backend.stat, key), self._check)
+        return self._attempts("stat", key, partial(self.backend.stat, key), self._check)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """`BaseSync.list`, complete and by the order of the keys: each page with retries, those that do not wait for
@@ -145,9 +152,9 @@ class Transfer:
         while tokens:
             calls = [partial(self.backend.list_page, prefix, token) for token in tokens]
             if len(calls) == 1:
-                pages = [self._attempts("list", calls[0], self._check)]
+                pages = [self._attempts("list", prefix, calls[0], self._check)]
             else:
-                pages = [*self._ordered((0, "list", call) for call in calls)]
+                pages = [*self._ordered((0, "list", prefix, call) for call in calls)]
             found += [info for page in pages for info in page.objects]
             tokens = [token for page in pages for token in page.more]
             if len(known | set(tokens)) != len(known) + len(tokens):
@@ -157,23 +164,23 @@ class Transfer:
 
     def delete(self, key: str) -> None:
         """`BaseSync.delete` with retries."""
-        self._attempts("delete", partial(self.backend.delete, key), self._check)
+        self._attempts("delete", key, partial(self.backend.delete, key), self._check)
 
     def delete_many(self, keys: Iterable[str]) -> None:
         """`BaseSync.delete_many` with retries of each batch, batches side by side."""
         size = self.backend.capabilities.batch_delete or 1
         pending = [*keys]
         parts = (pending[start : start + size] for start in range(0, len(pending), size))
-        for _ in self._ordered((0, "delete", partial(self.backend.delete_many, part)) for part in parts):
+        for _ in self._ordered((0, "delete", part[0], partial(self.backend.delete_many, part)) for part in parts):
             self._check()
 
-    def attempt(self, verb: Verb, call: Callable[[], T]) -> T:
-        """What ``call``, one request of this bucket, returns, with retries."""
-        return self._attempts(verb, call, self._check)
+    def attempt(self, verb: Verb, call: Callable[[], T], key: str = "") -> T:
+        """What ``call``, one request of this bucket, returns, with retries; ``key`` is what it is about."""
+        return self._attempts(verb, key, call, self._check)
 
     def upload_file(self, local_path: str | os.PathLike[str], key: str) -> ObjectInfo:
         """`BaseSync.upload_file` with retries of each of its requests."""
-        return self.backend.upload_file(local_path, key, attempt=self.attempt)
+        return self.backend.upload_file(local_path, key, attempt=partial(self.attempt, key=key))
 
     def map_get(
         self, requests: Iterable[tuple[str, int, int | None]], *, cached: bool = False
@@ -191,7 +198,7 @@ class Transfer:
             except (ObjectNotFound, RangeNotSatisfiable) as error:
                 return error
 
-        return self._ordered((request[2] or 0, "get", partial(get, *request)) for request in requests)
+        return self._ordered((request[2] or 0, "get", request[0], partial(get, *request)) for request in requests)
 
     # In the background.
 
@@ -201,7 +208,7 @@ class Transfer:
         """
 
         def work(check: Callable[[], None]) -> None:
-            self._attempts("put", partial(self.backend.put, key, data), check)
+            self._attempts("put", key, partial(self.backend.put, key, data), check)
             if on_done is not None:
                 on_done()
 
@@ -233,7 +240,7 @@ class Transfer:
 
     # Retries.
 
-    def _attempts(self, verb: Verb, call: Callable[[], T], check: Callable[[], None]) -> T:
+    def _attempts(self, verb: Verb, key: str, call: Callable[[], T], check: Callable[[], None]) -> T:
         attempt = 0
         while True:
             check()
@@ -243,13 +250,32 @@ class Transfer:
             except Transient as error:
                 if error.throttled and self.backend.pacer is not None:
                     self.backend.pacer.throttled()
-                if attempt == self._retries or (error.retry_after or 0) > RETRY_AFTER_MAX:
+                wish = error.retry_after or 0
+                if wish > RETRY_AFTER_MAX:
+                    said = f"{error.message.rstrip('.')}; the provider asks to wait for {_duration(wish)}."
+                    raise Transient(said, retry_after=wish, throttled=error.throttled, hint=error.hint) from error
+                if attempt == self._retries:
                     raise
-                backoff = self._random() * min(BACKOFF_MAX, BACKOFF_MIN * 2**attempt)
-                delay = max(backoff, error.retry_after or 0)
+                delay = max(self._random() * min(BACKOFF_MAX, BACKOFF_MIN * 2**attempt), wish)
+                self._announce(delay, f"{verb} {key}", error)
             attempt += 1
             self._pause(delay, check)
             self.backend.count_retry(verb)
+
+    def _announce(self, seconds: float, what: str, error: Transient) -> None:
+        """Say that a request is made again, and to everybody if it takes long and that was not said yet."""
+        with self._changed:
+            now = self._clock.monotonic()
+            new = seconds > QUIET_SECONDS and now >= self._announced
+            if new:
+                self._announced = now + seconds
+        log.log(
+            logging.WARNING if new else logging.INFO,
+            "%s is tried again in %s: %s",
+            what,
+            _duration(seconds),
+            error.message,
+        )
 
     def _pause(self, seconds: float, check: Callable[[], None]) -> None:
         end = self._clock.monotonic() + seconds
@@ -277,20 +303,20 @@ class Transfer:
             self._enqueue(_Job(work, size, alone=False))
             self._unfinished += 1
 
-    def _ordered(self, calls: Iterable[tuple[int, Verb, Callable[[], T]]]) -> Iterator[T]:
-        """Results of (bytes, verb, call), in order; at least one is in flight whatever the budget, so nested ones
+    def _ordered(self, calls: Iterable[tuple[int, Verb, str, Callable[[], T]]]) -> Iterator[T]:
+        """Results of (bytes, verb, key, call), in order; at least one is in flight whatever the budget, so nested ones
         cannot block each other.
         """
         if not self._workers:
-            for _, verb, call in calls:
-                yield self._attempts(verb, call, self._check)
+            for _, verb, key, call in calls:
+                yield self._attempts(verb, key, call, self._check)
             return
         ahead: deque[_Job] = deque()
         try:
-            for size, verb, call in calls:
+            for size, verb, key, call in calls:
                 while ahead and not (len(ahead) < 2 * self._workers and self._has_room(size)):
                     yield self._take(ahead)
-                job = _Job(partial(self._attempts, verb, call), size, alone=True)
+                job = _Job(partial(self._attempts, verb, key, call), size, alone=True)
                 with self._changed:
                     self._enqueue(job)
                 ahead.append(job)
@@ -385,3 +411,11 @@ class Transfer:
             self._bytes -= job.size
             self._unfinished -= not job.alone
         return drop
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words: ``2.5 seconds``, ``3 minutes``, ``24 hours``."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{min(seconds, 1e9) / length:.0f} {unit}"
+    return f"{seconds:.1f} seconds"

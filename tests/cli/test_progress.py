@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+from buckia.cli.common import configure_logging
+from buckia.cli.options import Settings
 from buckia.cli.output import width
 from buckia.cli.progress import ProgressDisplay, shortened
 
@@ -51,6 +55,32 @@ def test_a_terminal_sees_it_after_a_second(monkeypatch: pytest.MonkeyPatch) -> N
     assert "Downloading" in shown
     assert "c[bold]" in shown
     assert "\x1bchen" not in shown
+
+
+@pytest.fixture
+def _own_logging() -> Iterator[None]:
+    """The package's logger is afterwards as it was."""
+    logger = logging.getLogger("buckia")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.mark.usefixtures("_own_logging")
+def test_a_line_of_the_log_stands_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause that a provider asks for is told of while the bar is drawn, on a line of its own."""
+    terminal, clock = Terminal(), Clock()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    configure_logging(Settings())
+    with ProgressDisplay(enabled=True, clock=clock) as display:
+        clock.now = 1.1
+        display(50, 100, "uploading", "a")
+        logging.getLogger("buckia.store").warning("a pause")
+    before, _, after = terminal.getvalue().partition("WARNING buckia.store: a pause\n")
+    assert before.endswith("\x1b[2K")
+    assert "Uploading" in after
 
 
 @pytest.mark.parametrize(("stream", "enabled"), [(io.StringIO, True), (Terminal, False)])

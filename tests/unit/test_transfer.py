@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -128,12 +129,49 @@ def test_a_provider_that_names_a_time_is_given_it() -> None:
         assert bucket.pauses == [7.5, 0.9]
 
 
-def test_a_provider_that_asks_for_hours_has_failed() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(301, "5 minutes"), (3600, "60 minutes"), (86_400, "24 hours"), (9e5, "10 days"), (float("inf"), "11574 days")],
+)
+def test_a_provider_that_asks_for_hours_has_failed_and_it_is_said(seconds: float, words: str) -> None:
     clock = FakeClock()
-    with Timed(clock, Fault("put", retry_after=3600)) as bucket:
-        with pytest.raises(Transient):
+    with Timed(clock, Fault("put", retry_after=seconds)) as bucket:
+        with pytest.raises(Transient, match=rf"as planned.*; the provider asks to wait for {words}\.$") as caught:
             make(bucket, clock=clock).put("a", b"")
+        assert caught.value.retry_after == seconds
         assert bucket.pauses == []
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    return [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "buckia.store.transfer"]
+
+
+def test_each_pause_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """With the verb, the key, the time and the reason; a warning where it is long."""
+    caplog.set_level(logging.INFO, "buckia")
+    reason = Transient("there: SlowDown", retry_after=7.5)
+    faults = [Fault("put"), Fault("put", "error", nth=2, error=reason), Fault("list")]
+    with FaultySync(MemorySync(), faults) as bucket:
+        transfer = make(bucket, random=lambda: 0.9)
+        transfer.put("a", b"")
+        transfer.list("p/")
+    assert said(caplog) == [
+        (logging.INFO, "put a is tried again in 0.5 seconds: memory:memory: put a failed as planned."),
+        (logging.WARNING, "put a is tried again in 7.5 seconds: there: SlowDown"),
+        (logging.INFO, "list p/ is tried again in 0.5 seconds: memory:memory: list p/ failed as planned."),
+    ]
+
+
+def test_pauses_side_by_side_are_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Sixteen workers that are told to wait say it once, and again when that time is over."""
+    caplog.set_level(logging.INFO, "buckia")
+    clock = FakeClock()
+    with FaultySync(MemorySync()) as bucket:
+        transfer = make(bucket, clock=clock)
+        for seconds in (0, 3, 10, 1):
+            clock.now += seconds
+            transfer._announce(12.0, "get k", Transient("busy"))
+    assert [level for level, _ in said(caplog)] == [logging.WARNING, logging.INFO, logging.WARNING, logging.INFO]
 
 
 def test_nothing_is_requested_once_cancelled() -> None:
