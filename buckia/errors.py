@@ -32,6 +32,20 @@ A message is one sentence that says what is wrong and where; ``hint`` says what 
 
 from __future__ import annotations
 
+_hidden: set[str] = set()
+
+
+def hide(*secrets: str) -> None:
+    """Never show these in a traceback that this process prints."""
+    _hidden.update(secrets)
+
+
+def masked(text: str) -> str:
+    """The text without the secrets that were named to `hide`, although a library or a server may have put them in."""
+    for secret in sorted(_hidden.copy(), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
 
 class BuckiaError(Exception):
     """Base class of all errors. ``exit_code`` is what the command returns."""

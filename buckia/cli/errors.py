@@ -11,7 +11,7 @@ import click
 
 from buckia.cli.options import Settings
 from buckia.cli.output import clean
-from buckia.errors import BuckiaError, CancelledError, LocalError, UsageError
+from buckia.errors import BuckiaError, CancelledError, LocalError, UsageError, masked
 
 PIPE_CLOSED = 128 + 13
 _COMPLETION = "_BUCKIA_COMPLETE"
@@ -61,7 +61,8 @@ def report(error: BuckiaError, *, as_json: bool, with_traceback: bool = False) -
     """Print an error: for people to stderr, with ``as_json`` as an object to stdout as well. Returns its exit code."""
     if with_traceback:
         cause = error.__cause__ if type(error) is BuckiaError and error.__cause__ else error
-        traceback.print_exception(cause)
+        text = masked("".join(traceback.format_exception(cause)))
+        sys.stderr.write("\n".join(map(clean, text.split("\n"))))
     sys.stderr.write(f"buckia: error: {clean(error.message)}\n")
     if error.hint:
         sys.stderr.write(f"hint: {clean(error.hint)}\n")
@@ -85,7 +86,7 @@ def _from_click(error: click.ClickException) -> BuckiaError:
 
 
 def _unexpected(error: Exception) -> BuckiaError:
-    text = " ".join(str(error).split())
+    text = masked(" ".join(str(error).split()))
     message = f"Unexpected {type(error).__name__}" + (f": {text}" if text else "")
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from buckia.errors import AccessDenied, AuthenticationError, BucketNotFound, BuckiaError, Transient
+from buckia.errors import AccessDenied, AuthenticationError, BucketNotFound, BuckiaError, Transient, hide
 from buckia.sync.b2_errors import behind, checked, not_b2, translate, wants_other_server
 from buckia.sync.b2_http import Connection, as_body, raw_api
 from buckia.sync.base import Verb
@@ -80,6 +80,7 @@ class UploadUrls:
     def fresh(self) -> tuple[str, str]:
         """One that was never used: of another server, if the service thinks so."""
         answer = self._ask()
+        hide(answer["authorizationToken"])
         return answer["uploadUrl"], answer["authorizationToken"]
 
     def give(self, pair: tuple[str, str]) -> None:
@@ -374,6 +375,7 @@ def _access(answer: Mapping[str, Any]) -> Access:
     storage = answer["apiInfo"]["storageApi"]
     allowed = storage["allowed"]
     buckets = allowed.get("buckets")
+    hide(answer["authorizationToken"])
     return Access(
         account_id=answer["accountId"],
         token=answer["authorizationToken"],

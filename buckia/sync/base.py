@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
-from buckia.errors import BucketError, BuckiaError, RangeNotSatisfiable, Transient, UsageError
+from buckia.errors import BucketError, BuckiaError, RangeNotSatisfiable, Transient, UsageError, hide
 from buckia.events import Traffic
 from buckia.sync.admin import Attempt as Attempt
 from buckia.sync.admin import BucketAdmin
@@ -424,6 +424,7 @@ class BaseSync(ABC):
     def mask(self, secrets: Iterable[str]) -> None:
         """Never show these in an error, although a server may repeat what it was sent."""
         self._secrets = tuple(secret for secret in secrets if len(secret) >= _SECRET_MIN)
+        hide(*self._secrets)
 
     def _masked(self, error: BuckiaError) -> BuckiaError:
         for secret in self._secrets:

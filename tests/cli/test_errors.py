@@ -50,6 +50,23 @@ def test_json_errors_are_an_object_on_stdout(buckia: Run, client: StubClient) ->
     assert (usage.code, usage.json["error"]["type"]) == (2, "UsageError")
 
 
+@pytest.mark.parametrize("flag", ["-v", "-vv"])
+@pytest.mark.parametrize("expected", [True, False])
+def test_tracebacks_hold_no_secret_and_steer_no_terminal(
+    buckia: Run, client: StubClient, flag: str, expected: bool
+) -> None:
+    """Though the library's exception below repeats what a server repeated."""
+    errors.hide("SESSIONSECRET0123", "SECRET")
+    cause = ValueError("the server: SESSIONSECRET0123 \x1b[2J SECRET is odd")
+    error = BucketError("Denied.") if expected else RuntimeError("SECRET, unexpected")
+    error.__cause__ = cause
+    client.results["snapshots"] = error
+    outcome = buckia("snapshots", flag)
+    assert "SECRET" not in outcome.err
+    assert "\x1b" not in outcome.err
+    assert ("ValueError: the server: *** \\x1b[2J *** is odd" in outcome.err) == (not expected or flag == "-vv")
+
+
 def test_unexpected_errors_are_one_line_and_a_traceback_on_request(buckia: Run, client: StubClient) -> None:
     client.results["snapshots"] = KeyError("x")
     outcome = buckia("snapshots")

@@ -143,7 +143,9 @@ def test_a_provider_that_asks_for_hours_has_failed_and_it_is_said(seconds: float
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
-    return [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "buckia.store.transfer"]
+    return [
+        (record.levelno, record.getMessage()) for record in caplog.records if record.name == "buckia.store.transfer"
+    ]
 
 
 def test_each_pause_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
