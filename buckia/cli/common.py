@@ -26,9 +26,10 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 class _CleanFormatter(logging.Formatter):
-    """Log lines hold file names, too."""
+    """Log lines hold file names, too. All but those for developers look like what `warn` prints."""
 
     def format(self, record: logging.LogRecord) -> str:
+        record.severity = record.levelname.lower()
         return "\n".join(clean(line) for line in super().format(record).split("\n"))
 
 
@@ -54,7 +55,8 @@ def configure_logging(settings: Settings) -> None:
     elif settings.quiet:
         level = logging.ERROR
     handler = _Stderr()
-    handler.setFormatter(_CleanFormatter("%(levelname)s %(name)s: %(message)s"))
+    detailed = "%(levelname)s %(name)s: %(message)s"
+    handler.setFormatter(_CleanFormatter(detailed if level == logging.DEBUG else "buckia: %(severity)s: %(message)s"))
     logger = logging.getLogger("buckia")
     logger.handlers[:] = [handler]
     logger.setLevel(level)

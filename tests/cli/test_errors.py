@@ -204,7 +204,7 @@ def test_logging_is_set_up_by_the_command_alone(
 
 def test_log_lines_are_clean(buckia: Run, client: StubClient) -> None:
     client.results["snapshots"] = lambda: logging.getLogger("buckia.x").warning("skipped %s", "a\x1b[2J") or []
-    assert buckia("snapshots").err == "WARNING buckia.x: skipped a\\x1b[2J\n"
+    assert buckia("snapshots").err == "buckia: warning: skipped a\\x1b[2J\n"
 
 
 def test_an_unknown_log_level_is_a_usage_error(

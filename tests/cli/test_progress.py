@@ -78,7 +78,7 @@ def test_a_line_of_the_log_stands_above_it(monkeypatch: pytest.MonkeyPatch) -> N
         clock.now = 1.1
         display(50, 100, "uploading", "a")
         logging.getLogger("buckia.store").warning("a pause")
-    before, _, after = terminal.getvalue().partition("WARNING buckia.store: a pause\n")
+    before, _, after = terminal.getvalue().partition("buckia: warning: a pause\n")
     assert before.endswith("\x1b[2K")
     assert "Uploading" in after
 
