@@ -25,7 +25,7 @@ from buckia.store.repository import Repository
 
 SMALL_RANGE_BYTES = 4 << 20
 """Raw bytes of small files that are read together."""
-AHEAD_BYTES = 32 << 20
+AHEAD_BYTES = 16 << 20
 """Bytes of windows and ranges that are worked on at a time; what the transfer reads ahead for them comes on top."""
 SIDE_BY_SIDE_BYTES = 32 << 20
 """Files of several chunks up to this size are written side by side, larger ones one after the other."""

@@ -117,7 +117,8 @@ class Transfer:
         self._changed = threading.Condition()
         self._queue: deque[_Job] = deque()
         self._threads: list[threading.Thread] = []
-        self._idle = 0
+        self._parked: list[threading.Event] = []
+        """Threads without work. The last one is woken first: each keeps some memory of the largest that it had."""
         self._unfinished = 0
         self._bytes = 0
         self._error: BaseException | None = None
@@ -228,6 +229,8 @@ class Transfer:
         with self._changed:
             self._closed = True
             self._drop_queued()
+            for wake in self._parked:
+                wake.set()
             self._changed.notify_all()
 
     def __enter__(self) -> Self:
@@ -360,7 +363,9 @@ class Transfer:
             raise UsageError("This transfer is closed.")
         self._bytes += job.size
         self._queue.append(job)
-        if self._idle < len(self._queue) and len(self._threads) < self._workers:
+        if self._parked:
+            self._parked.pop().set()
+        elif len(self._threads) < self._workers:
             # Daemons: a process that was told to stop does not wait for a slow request.
             thread = threading.Thread(target=self._work, name="buckia-transfer", daemon=True)
             self._threads.append(thread)
@@ -368,17 +373,20 @@ class Transfer:
         self._changed.notify_all()
 
     def _work(self) -> None:
+        wake = threading.Event()
         while True:
             with self._changed:
-                self._idle += 1
-                while not self._queue and not self._closed:
-                    self._changed.wait()
-                self._idle -= 1
-                if not self._queue:
-                    return
-                job = self._queue.popleft()
-            self._run(job)
-            del job  # and the bytes that it holds, before waiting for more
+                job = self._queue.popleft() if self._queue else None
+                if job is None:
+                    if self._closed:
+                        return
+                    wake.clear()
+                    self._parked.append(wake)
+            if job is None:
+                wake.wait()
+            else:
+                self._run(job)
+                del job  # and the bytes that it holds, before waiting for more
 
     def _run(self, job: _Job) -> None:
         def check() -> None:
