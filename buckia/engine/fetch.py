@@ -20,7 +20,7 @@ from buckia.engine.work import Executor, in_order
 from buckia.errors import BuckiaError, CancelledError, FormatError, IntegrityError, LocalError
 from buckia.local.fs import DiskFullError
 from buckia.local.writer import Staged, Writer
-from buckia.store.reader import WINDOW_BYTES, Range, ranges
+from buckia.store.reader import WINDOW_BYTES, Range, had, ranges
 from buckia.store.repository import Repository
 
 SMALL_RANGE_BYTES = 4 << 20
@@ -173,18 +173,7 @@ class Fetcher:
 
     def _open(self, read: tuple[Range, memoryview]) -> list[tuple[BlobId, bytes | str]]:
         """The blobs of a range that was read; of those that cannot be had, the reason."""
-        piece, data = read
-        try:
-            return list(self._repo.reader.open(piece, data))
-        except IntegrityError:
-            found: list[tuple[BlobId, bytes | str]] = []
-            for row in piece.rows:
-                (single,) = ranges(piece.pack, [row])
-                try:
-                    found += self._repo.reader.fetch(single)
-                except IntegrityError as error:
-                    found.append((row.id, error.message))
-            return found
+        return [(blob, raw if isinstance(raw, bytes) else raw.message) for blob, raw in self._repo.reader.open(*read)]
 
     def _write(self, item: Wanted, raw: bytes) -> Fetched:
         if len(raw) != item.version.size:
@@ -322,7 +311,8 @@ class Fetcher:
                     blobs[blob] = raw
         missing = [blob for blob in lengths if blob not in blobs]
         for piece, data in self._repo.reader.read_ahead(self._ranges(missing, 2 * WINDOW_BYTES)):
-            for blob, raw in self._repo.reader.open(piece, data):
+            for blob, found in self._repo.reader.open(piece, data):
+                raw = had(found)
                 if len(raw) != lengths[blob]:
                     raise _another_length(blob)
                 blobs[blob] = raw

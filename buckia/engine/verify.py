@@ -66,6 +66,8 @@ _OBJECTS_AHEAD = 3
 _MISNAMED = "it names a record of another device or number than it says"
 
 Check = Callable[[bytes], Report]
+_Data = bytes | BuckiaError
+"""What came, or why nothing did."""
 
 
 def verify(repository: Repository, executor: Executor, *, read_data: bool, progress: Progress) -> VerifyResult:
@@ -190,8 +192,7 @@ class _Verification:
                 key = self._key(relative)
                 named[key] = record
                 wanted.append(_Object(key, self._listed[key], self._other_check(relative)))
-        for item, data in self._read(wanted):
-            report = gone(data) if isinstance(data, BuckiaError) else item.check(data)
+        for item, data, report in map(self._checked, self._read(wanted)):
             if report.kind:
                 self._note(item.key, report.kind, report.reason)
             elif not isinstance(data, BuckiaError):
@@ -302,7 +303,7 @@ class _Verification:
         self._progress.total = sum(item.size for item in self._objects)
         walk = self._walk()
         ahead = min(self._executor.width, _OBJECTS_AHEAD)
-        for item, report in in_order(self._executor, _check, self._read(self._objects), ahead):
+        for item, report in in_order(self._executor, self._report, self._read(self._objects), ahead):
             self._take(item, report)
             next(walk, None)
         for _ in walk:
@@ -335,11 +336,30 @@ class _Verification:
             return lambda data: check_segment(segment, data)
         return lambda data: check_decoded(data, lambda: check_folder(data, self._repo.folder))
 
-    def _read(self, objects: Iterable[_Object]) -> Iterator[tuple[_Object, bytes | BuckiaError]]:
+    def _read(self, objects: Iterable[_Object]) -> Iterator[tuple[_Object, _Data]]:
         """The bytes of objects, read ahead within the transfer's budget; of one that went away meanwhile, the error."""
         wanted = list(objects)
         read = self._repo.transfer.map_get((item.key, 0, item.size) for item in wanted)
         yield from zip(wanted, read, strict=True)
+
+    def _checked(self, read: tuple[_Object, _Data]) -> tuple[_Object, _Data, Report]:
+        """What reading an object shows. One that is not what it should be may have been spoilt on its way, and is read
+        once more.
+        """
+        item, data = read
+        report = gone(data) if isinstance(data, BuckiaError) else item.check(data)
+        if report.kind and not isinstance(data, BuckiaError):
+            try:
+                data = self._repo.transfer.get(item.key, 0, item.size)
+                report = item.check(data)
+            except (ObjectNotFound, RangeNotSatisfiable) as error:
+                data, report = error, gone(error)
+        return item, data, report
+
+    def _report(self, read: tuple[_Object, _Data]) -> tuple[_Object, Report]:
+        """`_checked` without the bytes."""
+        item, _, report = self._checked(read)
+        return item, report
 
     def _take(self, item: _Object, report: Report) -> None:
         self._progress.advance(item.size, "verifying", item.key)
@@ -429,8 +449,3 @@ class _Verification:
 
 def _if_snapshot(linked: Linked | None) -> list[ObjectId]:
     return [linked.id] if linked is not None and isinstance(linked.record.body, Snapshot) else []
-
-
-def _check(read: tuple[_Object, bytes | BuckiaError]) -> tuple[_Object, Report]:
-    item, data = read
-    return item, gone(data) if isinstance(data, BuckiaError) else item.check(data)

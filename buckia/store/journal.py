@@ -112,7 +112,7 @@ class _Source:
 
     def _prefetch(self, device: DeviceId, seq: int) -> None:
         """Get the hundred records around one side by side instead of one after the other: one that is listed for each
-        number, together no more than one record may have. What is not there or not as listed is left to its turn.
+        number, together no more than one record may have. What is not there or not whole waits for its turn.
         """
         hundred = f"{self.prefix}journal/{device.hex()}/{seq // 100:08d}"
         if hundred in self.listed:
@@ -129,7 +129,7 @@ class _Source:
                 room -= info.size
         read = self.transfer.map_get((key, 0, size) for key, size, _ in wanted.values())
         for (_, _, record), data in zip(wanted.values(), read, strict=True):
-            if not isinstance(data, BucketError):
+            if not isinstance(data, BucketError) and object_id(data) == record:
                 self.found[record] = data
 
     def _single(self, named: Named) -> bytes | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from buckia.core.ids import BlobId, BlobType, ObjectId
 from buckia.core.index import Location
@@ -15,6 +17,8 @@ from buckia.errors import BucketError, FormatError, IntegrityError, ObjectNotFou
 from buckia.store.catalog import Catalog
 from buckia.store.ledger import Ledger
 from buckia.store.transfer import Transfer
+
+log = logging.getLogger(__name__)
 
 GAP_BYTES_MAX = 256 << 10
 """Two wanted blobs with less than this between them are read in one request."""
@@ -65,12 +69,15 @@ class BlobReader:
         return [wanted for pack, rows in by_pack.items() for wanted in ranges(pack, rows.values())]
 
     def fetch(self, wanted: Range) -> list[tuple[BlobId, bytes]]:
-        """`read_ahead` and `open` of one range."""
-        try:
-            data = self._read(wanted)
-        except (ObjectNotFound, RangeNotSatisfiable):
-            data = memoryview(b"")
-        return self.open(wanted, data)
+        """The blobs of a range. Raises IntegrityError if one cannot be had."""
+        return [(blob, had(raw)) for blob, raw in self._fetched(wanted)]
+
+    def salvage(self, wanted: Range) -> list[tuple[BlobId, bytes]]:
+        """The blobs of a range that can be had."""
+        return [(blob, raw) for blob, raw in self._fetched(wanted) if isinstance(raw, bytes)]
+
+    def _fetched(self, wanted: Range) -> list[tuple[BlobId, bytes | IntegrityError]]:
+        return self.open(wanted, self._read_if_there(wanted, cached=True))
 
     def read_ahead(self, wanted: Iterable[Range]) -> Iterator[tuple[Range, memoryview]]:
         """The bytes of ranges, in order, as many on their way as the transfer makes at a time; none of a range that is
@@ -86,43 +93,33 @@ class BlobReader:
         for data in self._transfer.map_get(requests(), cached=True):
             yield pending.popleft(), memoryview(b"" if isinstance(data, BucketError) else data)
 
-    def open(self, wanted: Range, data: memoryview) -> list[tuple[BlobId, bytes]]:
-        """The blobs of a range that was read; a damaged copy is replaced by another one where there is one.
+    def open(self, wanted: Range, data: memoryview) -> list[tuple[BlobId, bytes | IntegrityError]]:
+        """The blobs of a range that was read, in its order; of one that cannot be had, why, with the pack.
 
-        Raises IntegrityError naming the pack if a blob cannot be had.
+        What did not arrive as it should is read once more from the bucket itself, and then sought in other packs.
         """
-        blobs: list[tuple[BlobId, bytes]] = []
-        for row in wanted.rows:
-            start = row.offset - wanted.start
-            try:
-                blobs.append((row.id, read_blob(row, data[start : start + row.length])))
-            except (IntegrityError, FormatError):
-                blobs.append((row.id, self._intact(Location(wanted.pack, row))))
-        return blobs
+        blobs, spoilt = _opened(wanted, data)
+        if spoilt and data:
+            log.info("%d blobs of pack %s are read again.", len(spoilt), wanted.pack.hex()[:12])
+            again = _range(wanted.pack, spoilt)
+            more, spoilt = _opened(again, self._read_if_there(again, cached=False))
+            blobs |= more
+        found: dict[int, bytes | IntegrityError] = {**blobs}
+        for row in spoilt:
+            found[row.offset] = self._other_copy(Location(wanted.pack, row))
+        return [(row.id, found[row.offset]) for row in wanted.rows]
 
-    def _intact(self, damaged: Location) -> bytes:
-        """A blob that did not arrive as it should: once more from the bucket itself if a CDN was asked, else another
-        copy.
-        """
-        if self._transfer.backend.cdn is not None:
-            row = damaged.row
-            try:
-                return read_blob(row, self._transfer.get(self._prefix + pack_key(damaged.pack), row.offset, row.length))
-            except (ObjectNotFound, RangeNotSatisfiable, IntegrityError, FormatError):
-                return self._other_copy(damaged)
-        return self._other_copy(damaged)
-
-    def _other_copy(self, damaged: Location) -> bytes:
+    def _other_copy(self, damaged: Location) -> bytes | IntegrityError:
         for location in self._catalog.index.locations(damaged.row.id):
             if location == damaged:
                 continue
             row = location.row
             try:
-                payload = self._transfer.get(self._prefix + pack_key(location.pack), row.offset, row.length)
-                return read_blob(row, payload)
+                key = self._prefix + pack_key(location.pack)
+                return self._transfer.read(key, row.offset, row.length, partial(read_blob, row))
             except (ObjectNotFound, RangeNotSatisfiable, IntegrityError, FormatError):
                 continue
-        raise IntegrityError(
+        return IntegrityError(
             f"Pack {damaged.pack.hex()[:12]} is missing, cut short or damaged, and there is no other copy of its blob "
             f"{damaged.row.id.hex()[:12]}.",
             hint="`buckia verify --read-data` lists what is affected.",
@@ -151,7 +148,9 @@ class BlobReader:
                 pieces = [(0, data, [row for row in parse_pack(data) if row.kind != BlobType.CHUNK])]
             else:
                 rows = [row for row in decode_rows(self._catalog.read_footer(pack, size)) if row.kind != BlobType.CHUNK]
-                pieces = [(piece.start, self._read(piece), list(piece.rows)) for piece in ranges(pack, rows)]
+                pieces = [
+                    (piece.start, self._read(piece, cached=True), list(piece.rows)) for piece in ranges(pack, rows)
+                ]
         except (ObjectNotFound, RangeNotSatisfiable, FormatError, IntegrityError):
             return nodes
         left = NODES_BYTES_MAX
@@ -169,9 +168,15 @@ class BlobReader:
                     continue
         return nodes
 
-    def _read(self, piece: Range) -> memoryview:
+    def _read(self, piece: Range, *, cached: bool) -> memoryview:
         key = self._prefix + pack_key(piece.pack)
-        return memoryview(self._transfer.get(key, piece.start, piece.end - piece.start, cached=True))
+        return memoryview(self._transfer.get(key, piece.start, piece.end - piece.start, cached=cached))
+
+    def _read_if_there(self, piece: Range, *, cached: bool) -> memoryview:
+        try:
+            return self._read(piece, cached=cached)
+        except (ObjectNotFound, RangeNotSatisfiable):
+            return memoryview(b"")
 
 
 def ranges(pack: ObjectId, rows: Iterable[BlobRow]) -> Iterator[Range]:
@@ -191,3 +196,23 @@ def ranges(pack: ObjectId, rows: Iterable[BlobRow]) -> Iterator[Range]:
 
 def _range(pack: ObjectId, rows: list[BlobRow]) -> Range:
     return Range(pack, rows[0].offset, rows[-1].offset + rows[-1].length, tuple(rows))
+
+
+def _opened(piece: Range, data: memoryview) -> tuple[dict[int, bytes], list[BlobRow]]:
+    """The blobs in a range that was read, by offset, and the rows of those that are not what they should be."""
+    blobs: dict[int, bytes] = {}
+    spoilt: list[BlobRow] = []
+    for row in piece.rows:
+        start = row.offset - piece.start
+        try:
+            blobs[row.offset] = read_blob(row, data[start : start + row.length])
+        except (IntegrityError, FormatError):
+            spoilt.append(row)
+    return blobs, spoilt
+
+
+def had(raw: bytes | IntegrityError) -> bytes:
+    """A blob that `BlobReader.open` gave; raises why it cannot be had."""
+    if isinstance(raw, IntegrityError):
+        raise raw
+    return raw

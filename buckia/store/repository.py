@@ -15,7 +15,6 @@ from buckia.core.directory import empty_tree, referenced
 from buckia.core.ids import BlobId, BlobType, DeviceId, ObjectId, blob_id, object_id
 from buckia.core.manifest import Subtree, decode_directory
 from buckia.core.merge import join, merge_trees
-from buckia.core.pack import BlobRow
 from buckia.core.record import (
     DEVICES_MAX,
     FOLDER_BYTES_MAX,
@@ -44,7 +43,7 @@ from buckia.errors import (
 from buckia.store.catalog import Catalog
 from buckia.store.journal import Journal, Linked, Tips
 from buckia.store.ledger import Ledger
-from buckia.store.reader import BlobReader, ranges
+from buckia.store.reader import BlobReader
 from buckia.store.transfer import Transfer
 from buckia.store.writer import PackWriter, pack_refs
 
@@ -469,22 +468,12 @@ class Repository:
         """Store blobs once more; which. What cannot be read any longer is passed over."""
         copied: set[BlobId] = set()
         for wanted in self.reader.plan(kinds):
-            try:
-                blobs = self.reader.fetch(wanted)
-            except IntegrityError:
-                blobs = [blob for row in wanted.rows for blob in self._fetched(wanted.pack, row)]
+            blobs = self.reader.salvage(wanted)
             writer.copy((kinds[blob], blob, raw) for blob, raw in blobs)
             copied.update(blob for blob, _ in blobs)
         if len(copied) < len(kinds):
             log.warning("%d blobs cannot be read any longer; `buckia verify` tells more.", len(kinds) - len(copied))
         return copied
-
-    def _fetched(self, pack: ObjectId, row: BlobRow) -> list[tuple[BlobId, bytes]]:
-        (single,) = ranges(pack, [row])
-        try:
-            return self.reader.fetch(single)
-        except IntegrityError:
-            return []
 
 
 def _pass_over(error: BuckiaError) -> None:

@@ -26,6 +26,8 @@ from typing import Any, Protocol, Self, TypeVar
 from buckia.errors import (
     BucketError,
     CancelledError,
+    FormatError,
+    IntegrityError,
     ObjectNotFound,
     RangeNotSatisfiable,
     Transient,
@@ -131,9 +133,24 @@ class Transfer:
         call = partial(self.backend.get, key, offset=offset, length=length, cached=cached)
         return self._attempts("get", key, call, self._check)
 
+    def read(self, key: str, offset: int, length: int, decode: Callable[[bytes], T]) -> T:
+        """What ``decode`` makes of bytes of an object. Where it raises `IntegrityError` or `FormatError` they may have
+        been spoilt on their way, so it gets them once more.
+        """
+        try:
+            return decode(self.get(key, offset, length))
+        except (IntegrityError, FormatError) as error:
+            log.info("%s is read again: %s", key, error.message)
+        return decode(self.get(key, offset, length))
+
     def get_whole(self, key: str, limit: int, is_whole: Callable[[bytes], bool]) -> bytes | None:
-        """`BaseSync.get_whole` with retries."""
-        return self._attempts("get", key, partial(self.backend.get_whole, key, limit, is_whole), self._check)
+        """`BaseSync.get_whole` with retries; what is not whole is read once more."""
+        call = partial(self.backend.get_whole, key, limit, is_whole)
+        data = self._attempts("get", key, call, self._check)
+        if data is not None and is_whole(data):
+            return data
+        log.info("%s is read again: it is not what it should be.", key)
+        return self._attempts("get", key, call, self._check)
 
     def put(self, key: str, data: Buffer) -> ObjectInfo:
         """`BaseSync.put` with retries."""
