@@ -339,14 +339,16 @@ class Meeting(MemorySync):
         (8, 700_000, 64 << 10, 12),
         (2, 5_000_000, 64 << 10, 12),
         (1, 9_000_000, 64 << 10, 12),
-        (12, 5_000_000, 16 << 20, 8),
+        (12, 5_000_000, 16 << 20, 4),
     ],
     ids=["one chunk", "one window", "a few windows", "many windows", "large packs"],
 )
 def test_as_many_reads_are_in_flight_as_there_are_workers(
     target: Path, monkeypatch: pytest.MonkeyPatch, count: int, size: int, pack_bytes: int, most: int
 ) -> None:
-    """Whatever the sizes of files and packs are: only latency would tell the difference."""
+    """Whatever the sizes of files and packs are: only latency would tell the difference. Of large packs as many windows
+    are read as memory holds.
+    """
     monkeypatch.setattr("buckia.store.writer.PACK_BYTES_TARGET", pack_bytes)
     monkeypatch.setattr("buckia.store.writer.ONE_PACK_BYTES_MAX", 0)
     monkeypatch.setattr("buckia.engine.fetch.SIDE_BY_SIDE_BYTES", 8 << 20)
