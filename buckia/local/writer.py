@@ -312,6 +312,7 @@ class Writer:
             self._fs.rmdir(where)
         except ExistsError:
             return False
+        self._unflushed.discard(path)
         self._renamed_in(path)
         return True
 

@@ -702,3 +702,13 @@ def test_what_is_hidden_where_nothing_can_be_made_stays_hidden_under_its_new_nam
     world.sync(0, "ask", delete_orphaned=False, paths=("d/z",))
     world.sync(0, "ask", delete_orphaned=False)
     world.quiesce()
+
+
+def test_a_link_to_itself_arrives_in_the_place_of_directories() -> None:
+    world = in_step("d/e/x")
+    world.delete(0, "d")
+    world.link(0, "d", "d")
+    world.sync(0)
+    world.sync(1)
+    assert world.disk(1)["d"].value.kind == "l"
+    world.quiesce()
