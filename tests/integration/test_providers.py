@@ -44,7 +44,7 @@ from tests.servers import b2, bunny
 from tests.servers.b2 import server as b2_wire
 from tests.servers.bunny import BunnyServer
 from tests.servers.http import Gate, HttpServer, Request
-from tests.servers.proxy import RETRYABLE, Fault, FaultProxy, When, drip, error
+from tests.servers.proxy import FLIPPED, RETRYABLE, Fault, FaultProxy, When, drip, error
 from tests.transfers import make
 
 pytestmark = pytest.mark.slow
@@ -173,6 +173,44 @@ def test_every_third_request_fails(name: str, tmp_path: Path, monkeypatch: pytes
     if name != "b2":
         assert counted == [sum(made.values()), sum(needed.values())]
     print(f"\n{name}: {counted[0] / counted[1]:.3f} as counted, {made} instead of {needed}")
+
+
+class First:
+    """Holds for the first get of each object."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, method: str, target: str) -> bool:
+        with self._lock:
+            new = method == "GET" and "/_buckia/" in target and not is_listing(method, target)
+            new = new and target not in self._seen
+            if new:
+                self._seen.add(target)
+            return new
+
+
+@pytest.mark.parametrize("name", each((*OVER_HTTP, "bunny unproven")))
+def test_every_object_arrives_spoilt_at_first(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bit is flipped in the first answer that has it, for each command anew: no result and no exit code tells."""
+    monkeypatch.setattr("buckia.store.writer.PACK_BYTES_TARGET", 256 << 10)
+    monkeypatch.setattr("buckia.store.writer.ONE_PACK_BYTES_MAX", 256 << 10)
+    origin = fresh_place(name, tmp_path)
+    for variable, value in origin.environment.items():
+        monkeypatch.setenv(variable, value)
+    with behind_proxy(origin) as (place, proxy):
+        proxy.inject(When(where=First()), FLIPPED)
+        a, b = many_rounds(place, tmp_path / "spoilt")
+        assert proxy.made["flipped"] > 20
+        target = tmp_path / "restored"
+        for line in (["restore", "--target", str(target)], ["verify"], ["verify", "--read-data"]):
+            proxy.clear()
+            proxy.inject(When(where=First()), FLIPPED)
+            before = proxy.made["flipped"]
+            assert run(cli, [*line, "--from", place.location]) == 0, line
+            assert proxy.made["flipped"] > before
+        assert picture_of(target) == a.picture() == b.picture()
 
 
 # ---- how much at a time
