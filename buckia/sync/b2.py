@@ -24,7 +24,7 @@ from buckia.sync.b2_admin import B2Admin
 from buckia.sync.b2_file import FILE_BYTES_MAX, PARTS_AT_ONCE, LargeUpload, LocalFile
 from buckia.sync.b2_http import Connection
 from buckia.sync.base import Attempt, BaseSync, Capabilities, ObjectInfo, Page, Verb, check_key
-from buckia.sync.settings import check_seconds, check_text
+from buckia.sync.settings import check_seconds, check_text, checked_url
 
 REALM = "https://api.backblazeb2.com"
 """Where accounts are authorised; the answer says where all else is."""
@@ -257,17 +257,13 @@ def _installed() -> bool:
 
 
 def _checked_realm(endpoint: str) -> str:
-    address = endpoint if "://" in endpoint else f"https://{endpoint}"
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment:
+    address = checked_url(endpoint, "An endpoint of B2")
+    parts = urlsplit(address)
+    if parts.path:
         raise UsageError("An endpoint of B2 has the form https://HOST or https://HOST:PORT.")
     if str(parts.hostname).startswith("s3."):
         raise UsageError(f"{endpoint} is the S3 endpoint of B2.", hint="Use the provider s3 for it, or no endpoint.")
-    return address.rstrip("/")
+    return address
 
 
 def _check_name(key: str) -> None:

@@ -30,12 +30,13 @@ from buckia.errors import BucketError, BuckiaError, MissingExtraError, ObjectNot
 from buckia.sync.base import Attempt, BaseSync, Capabilities, ObjectInfo, Page, Verb, check_key
 from buckia.sync.bunny_admin import BunnyAdmin, Zones
 from buckia.sync.bunny_errors import no_account_key, no_password, refusal
-from buckia.sync.bunny_http import REGIONS, Answer, BunnyHost, HttpOptions, checked_url, storage_url
+from buckia.sync.bunny_http import REGIONS, Answer, BunnyHost, HttpOptions, storage_url
 from buckia.sync.bunny_options import BunnyOptions as BunnyOptions
 from buckia.sync.bunny_package import BunnyPackage, require
 from buckia.sync.bunny_token import sign_url
 from buckia.sync.cdn import CdnReader
 from buckia.sync.files import PART_BYTES, FilePart, LocalFile
+from buckia.sync.settings import checked_url
 
 _CDN_DOMAIN = "b-cdn.net"
 _READ_SECONDS = 3600

@@ -28,6 +28,7 @@ from buckia.errors import (
 )
 from buckia.sync.body import Read, read_slices
 from buckia.sync.headers import foreign, retry_after
+from buckia.sync.settings import checked_url
 
 MAIN_HOST = "storage.bunnycdn.com"
 REGIONS: Mapping[str, str] = {
@@ -249,21 +250,6 @@ def broken(error: Exception, where: str) -> BuckiaError:
         # Nothing was sent: a file of certificates that is not there, an address that is none.
         return BucketError(f"{where}: {error}.")
     return Transient(f"{where}: {reason}.")
-
-
-def checked_url(text: str, what: str) -> str:
-    """``text`` as ``http(s)://HOST[:PORT][/PATH]``, https if it names none. Raises `UsageError` about ``what``."""
-    address = text if "://" in text else f"https://{text}"
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or any(character.isspace() for character in address):
-        raise UsageError(f"{what} has the form https://HOST or https://HOST:PORT.")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError(f"{what} holds no credentials and no parameters.")
-    return address.rstrip("/")
 
 
 def storage_url(region: str | None, endpoint: str | None) -> str:

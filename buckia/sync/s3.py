@@ -27,7 +27,6 @@ from buckia.sync.s3_client import (
     Connection,
     S3Options,
     check_parameters,
-    checked_url,
     digest_text,
     endpoint_of_environment,
     installed,
@@ -35,6 +34,7 @@ from buckia.sync.s3_client import (
 from buckia.sync.s3_errors import AWS_VARIABLES, Where, check_deleted, translate
 from buckia.sync.s3_multipart import PartedUpload, part_bytes
 from buckia.sync.s3_presets import PRESETS, Preset, find_preset
+from buckia.sync.settings import checked_url
 
 __all__ = ["SIGNED_SECONDS_MAX", "S3Options", "S3Sync"]
 

@@ -204,21 +204,6 @@ def endpoint_of_environment() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
-def checked_url(text: str, what: str) -> str:
-    """An address without a slash at its end; ``what`` begins the sentence of the `UsageError` for any other text."""
-    address = text if "://" in text else f"https://{text}"
-    try:
-        parts = urlsplit(address)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise UsageError(f"{what} has the form https://HOST or https://HOST:PORT.")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError(f"{what} holds no credentials and no parameters.")
-    return address.rstrip("/")
-
-
 def digest_text(digest: bytes) -> str:
     """A digest as headers have it."""
     return base64.b64encode(digest).decode()

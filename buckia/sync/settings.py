@@ -1,11 +1,13 @@
 """Checks of an adapter's options: their values come from files, so each may be of any type.
 
-Each function takes the options and names of some of their fields, and raises `UsageError` for the first that is wrong.
+Each ``check_`` takes the options and names of some of their fields, and raises `UsageError` for the first that is
+wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from buckia.errors import UsageError
 
@@ -46,3 +48,18 @@ def check_count(options: object, name: str, least: int, most: int, what: str) ->
     value = getattr(options, name)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise UsageError(f"The setting {name} is {what}.")
+
+
+def checked_url(text: str, what: str) -> str:
+    """``text`` as ``http(s)://HOST[:PORT][/PATH]``, https if it names none. Raises `UsageError` about ``what``."""
+    address = text if "://" in text else f"https://{text}"
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or any(character.isspace() for character in address):
+        raise UsageError(f"{what} has the form https://HOST or https://HOST:PORT.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise UsageError(f"{what} holds no credentials and no parameters: its form is https://HOST.")
+    return address.rstrip("/")
