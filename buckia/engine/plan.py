@@ -99,7 +99,8 @@ class Plan:
             if self.joins:  # the folder's own object, a first record and its tip
                 requests.put, requests.list = requests.put + 3, 4
         large = [size for size in received if size > WINDOW_BYTES]
-        requests.get = sum(math.ceil(size / WINDOW_BYTES) + 1 for size in large)
+        # Two threads may have filled a pack each with the chunks of a large file: a window lies in one pack or in both.
+        requests.get = sum(math.ceil(1.5 * size / WINDOW_BYTES) + 1 for size in large)
         requests.get += math.ceil((sum(received) - sum(large)) / WINDOW_BYTES)
         return Traffic(requests, bytes_uploaded=sum(sent), bytes_downloaded=sum(received))
 
