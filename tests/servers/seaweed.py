@@ -136,7 +136,16 @@ class SeaweedServer:
         return S3Bucket(name, self.endpoint, self.access_key_id, self.secret_access_key)
 
     def request_count(self, kind: str | None = None) -> int:
-        """S3 requests that were answered so far, by the server's own count; ``kind`` is its word, such as ``PUT``."""
+        """S3 requests that were answered so far, by the server's own count, which it takes after the answer is sent;
+        ``kind`` is its word, such as ``PUT``.
+        """
+        before, count = -1, self._counted(kind)
+        while before != count:
+            time.sleep(0.05)
+            before, count = count, self._counted(kind)
+        return count
+
+    def _counted(self, kind: str | None) -> int:
         with _direct.open(f"http://127.0.0.1:{self._metrics}/metrics", timeout=10) as answer:
             page = answer.read().decode()
         total = 0
