@@ -18,7 +18,7 @@ from buckia.errors import CancelledError
 _M_ARENA_MAX = -8
 _M_MMAP_THRESHOLD = -3
 """Names of glibc's malloc.h."""
-_MAPPED_BYTES = 4 << 20
+_MAPPED_BYTES = 8 << 20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,7 +73,7 @@ def tune_process() -> None:
 
     glibc keeps freed buffers of packs in a heap for every thread; one heap for all is enough: measured on a
     verification of 1.5 GB, a peak of 150 MB instead of 220. It also begins to take large buffers from that heap, where
-    they leave holes; mapped ones are given back: 167 MB instead of 214 when bodies come over a network. Python looks
+    they leave holes; mapped ones are given back: 170 MB instead of 214 when bodies come over a network. Python looks
     for cycles after every 700 new objects, and here are hundreds of thousands that are in none. A thread that comes
     back from C waits up to 5 ms for one that computes; with a tenth of that a restore of 20,000 files took 3.2 s
     instead of 3.6.

@@ -26,7 +26,7 @@ from buckia.store.repository import Repository
 SMALL_RANGE_BYTES = 4 << 20
 """Raw bytes of small files that are read together."""
 AHEAD_BYTES = 16 << 20
-"""Bytes of windows and ranges that are worked on at a time; what the transfer reads ahead for them comes on top."""
+"""Bytes of windows and ranges that are worked on at a time; the transfer reads that much less ahead."""
 SIDE_BY_SIDE_BYTES = 32 << 20
 """Files of several chunks up to this size are written side by side, larger ones one after the other."""
 BATCH_FILES = 20_000
@@ -108,6 +108,10 @@ class Fetcher:
         """Stage everything, in no particular order. Raises DiskFullError and errors of the bucket; what concerns one
         file is in its result.
         """
+        with self._repo.transfer.reserving(AHEAD_BYTES):
+            yield from self._stage(wanted)
+
+    def _stage(self, wanted: Iterable[Wanted]) -> Iterator[Fetched]:
         single: list[Wanted] = []
         medium: list[Wanted] = []
         for item in wanted:

@@ -17,7 +17,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -217,6 +217,15 @@ class Transfer:
                 return error
 
         return self._ordered((request[2] or 0, "get", request[0], partial(get, *request)) for request in requests)
+
+    @contextmanager
+    def reserving(self, size: int) -> Iterator[None]:
+        """Leaves room in the budget for ``size`` bytes that the caller holds itself."""
+        self.budget_bytes -= size
+        try:
+            yield
+        finally:
+            self.budget_bytes += size
 
     # In the background.
 

@@ -521,3 +521,15 @@ def test_requests_in_the_foreground_count_among_the_workers() -> None:
         for thread in threads:
             thread.join(PATIENCE)
         assert bucket.most == 2
+
+
+def test_what_the_caller_holds_itself_is_taken_from_the_budget_for_as_long() -> None:
+    bucket = Crowded()
+    with make(bucket, workers=4) as transfer:
+        transfer.budget_bytes = 100
+        with transfer.reserving(60):
+            for number in range(8):
+                transfer.submit_put(str(number), b"x" * 20)
+            transfer.drain()
+        assert bucket.most_bytes <= 40
+        assert transfer.budget_bytes == 100
