@@ -61,6 +61,7 @@ def init_command(entry: str | None, check: bool, **values: Any) -> int:
     be tried is only a warning: the file is written.
     """
     from buckia.config import BucketConfig, BuckiaConfig
+    from buckia.config.options import NEAR
 
     settings = current_settings()
     given = {name: value for name, value in values.items() if value not in (None, ())}
@@ -74,7 +75,8 @@ def init_command(entry: str | None, check: bool, **values: Any) -> int:
         out(f"Wrote {path} (bucket entry '{name}'). It is never uploaded.")
         for root in config[name].mapping():
             out(f"It syncs {root.local} with {f'the folder {root.folder}' if root.folder else 'the whole bucket'}.")
-    found = _try(settings, path, name) if check and bucket.provider not in _NEED_NO_CHECK else None
+    # The first sync makes those that are near.
+    found = _try(settings, path, name) if check and bucket.provider not in NEAR else None
     if settings.json:
         out_json({"path": str(path), "bucket": name, "check": found})
     elif not settings.quiet:
@@ -82,10 +84,6 @@ def init_command(entry: str | None, check: bool, **values: Any) -> int:
             show_check(found)
         out("Next: buckia sync --dry-run")
     return 0
-
-
-_NEED_NO_CHECK = ("local", "memory")
-"""A local bucket is made by the first sync."""
 
 
 def _try(settings: Settings, path: Path, name: str) -> BucketCheck | None:

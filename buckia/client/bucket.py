@@ -11,19 +11,16 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import TypeVar
 
 from buckia.errors import BuckiaError
 from buckia.events import BucketCheck
 from buckia.store.probe import PREFIX, Probe, probe
 from buckia.store.transfer import Transfer
 from buckia.sync import contract
-from buckia.sync.admin import BucketAdmin, Verb
+from buckia.sync.admin import BucketAdmin
 from buckia.sync.base import BaseSync, ObjectInfo, Page
 
 _FILE = "probe.json"
-
-T = TypeVar("T")
 
 
 class Bucket:
@@ -107,12 +104,6 @@ class Bucket:
         """
         with self._transfer() as transfer:
             return self._backend.admin.purge(keys, prefix=prefix, attempt=transfer.attempt)
-
-    def retrying(self, verb: Verb, call: Callable[[], T]) -> T:
-        """What ``call``, one request, returns, with retries."""
-        with self._transfer() as transfer:
-            result: T = transfer.attempt(verb, call)
-            return result
 
 
 def keep_probe(directory: str, found: Probe) -> None:

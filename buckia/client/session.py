@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from buckia.client import runtime
 from buckia.client.bucket import Bucket, kept_probe
 from buckia.config.bucket import BucketConfig, MappedRoot
-from buckia.config.options import SyncOptions
+from buckia.config.options import NEAR, SyncOptions
 from buckia.core.chunker import kernel
 from buckia.credentials import resolve
 from buckia.engine.context import Progress, Settings, Workspace
@@ -23,7 +23,7 @@ from buckia.errors import BucketNotFound, ForkError, LocalError, RefusedError, R
 from buckia.events import ProgressCallback, Requests, Traffic
 from buckia.local.disk import RealFileSystem
 from buckia.local.filters import Filters
-from buckia.local.paths import OWNER_LETTERS, fold_insensitive
+from buckia.local.paths import OWNER_LETTERS, fold_insensitive, ours
 from buckia.local.state import State, machine_id, state_directory
 from buckia.location import Location
 from buckia.store.ledger import Ledger, MemoryLedger
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MOUNTED = "Is the disk mounted that it lies on?"
-_NEAR = ("local", "memory")
-"""Providers without latency: more threads than processors would only be in each other's way."""
 
 
 class Session:
@@ -148,7 +146,7 @@ class Session:
         """A worker pool for one operation: as wide as there are processors, or as the requests over a network for which
         its work waits.
         """
-        near = self.config.provider in _NEAR
+        near = self.config.provider in NEAR
         pool = runtime.Threads(runtime.processors() if near else max(runtime.processors(), requests))
         try:
             yield pool
@@ -158,7 +156,8 @@ class Session:
     def _transfer(self, workers: int) -> Transfer:
         return Transfer(
             self.backend,
-            workers=min(workers, 2 * runtime.processors()) if self.config.provider in _NEAR else workers,
+            # Without latency more threads than processors would only be in each other's way.
+            workers=min(workers, 2 * runtime.processors()) if self.config.provider in NEAR else workers,
             retries=self.config.retries,
             clock=self.clock,
             random=runtime.jitter,
@@ -231,7 +230,9 @@ class Session:
                 sync_paths=options.sync_paths or None,
                 never=_below(os.path.dirname(os.path.realpath(directory)), local),
             )
-            self._check_location(local, root.folder, known=state.folder_object() is not None, write=write)
+            if state.folder_object() is not None:
+                self._require_bucket(directory)
+            self._check_location(local, root.folder, write=write)
             yield Workspace(
                 repository=repository,
                 state=state,
@@ -258,7 +259,7 @@ class Session:
         if not path.exists() and os.path.isdir(state):
             raise RefusedError(f"The directory {path} is gone, but it was synced before.", hint=_MOUNTED)
         if not path.exists() and self.location is None and root.folder and path.parent.is_dir():
-            if any(entry.is_file() for entry in path.parent.iterdir()):
+            if any(entry.is_file() and not ours(entry.name, top=True) for entry in path.parent.iterdir()):
                 _log.warning("%s was not there yet; the files beside it in %s are not synced", path, path.parent)
             if not write:
                 with TemporaryDirectory(prefix="buckia-") as nowhere:
@@ -287,9 +288,13 @@ class Session:
 
     # ---- local buckets
 
-    def _require_bucket(self) -> None:
-        if self.config.provider == "local" and not self.config.bucket_directory.is_dir():
-            raise _no_bucket(str(self.config.bucket_directory))
+    def _require_bucket(self, state: str = "") -> None:
+        """Raise BucketNotFound if a local bucket is not there; ``state`` is that of a root which was synced with it."""
+        bucket = self.config.bucket_directory
+        if self.config.provider != "local" or bucket.is_dir():
+            return
+        remedy = f"To begin anew without it remove the local state, {state}." if state else "The first sync makes one."
+        raise BucketNotFound(f"There is no local bucket {bucket}.", hint=f"{_MOUNTED} {remedy}")
 
     def keep_apart(self, local: str, folder: str) -> None:
         """Raise RefusedError if a local bucket's folder lies in a directory that is to be synced or restored, or around
@@ -307,7 +312,7 @@ class Session:
         if "_buckia" in place.split(os.sep):
             raise UsageError(f"{place} lies inside another bucket folder.", hint="Choose a place outside of it.")
 
-    def _check_location(self, local: str, folder: str, *, known: bool, write: bool) -> None:
+    def _check_location(self, local: str, folder: str, *, write: bool) -> None:
         """A local bucket must not lie in the tree that it holds, nor around it, nor among foreign files."""
         if self.config.provider != "local":
             return
@@ -321,17 +326,11 @@ class Session:
                     f"{place} holds other files (“{foreign[0]}”), so it is not used as a bucket folder.",
                     hint="Name a directory that does not exist yet, or an empty one.",
                 )
-        elif known and not os.path.isdir(bucket):
-            raise _no_bucket(bucket)
         elif write:
             try:
                 os.makedirs(bucket, exist_ok=True)
             except OSError as error:
                 raise LocalError(f"Cannot create the bucket {bucket}: {error.strerror}.") from error
-
-
-def _no_bucket(directory: str) -> BucketNotFound:
-    return BucketNotFound(f"There is no local bucket {directory}.", hint=f"{_MOUNTED} The first sync makes one.")
 
 
 @contextmanager

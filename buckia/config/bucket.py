@@ -392,7 +392,7 @@ class BucketConfig(BaseModel):
             found.append(f"'{self.name}': Bunny's host is storage.bunnycdn.com, and so '{_OLD_BUNNY_HOST}' is read.")
         if self.pdf is not None:
             found.append(f"'{self.name}': 'pdf' has no effect, buckia renders no documents.")
-        if self.provider not in ("local", "memory"):
+        if self.provider not in checks.NEAR:
             for folder in self.folders:
                 if folder_bits(folder) < _FOLDER_BITS_MIN:
                     found.append(

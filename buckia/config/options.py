@@ -24,7 +24,8 @@ ChecksumAlgorithm = Literal["sha256", "md5", "sha1", "blake3"]
 
 WORKERS_DEFAULT = 8
 _WORKERS_FAR = 16
-"""Where requests wait for the network more than for anything else."""
+NEAR = ("local", "memory")
+"""Providers without a network between: requests there wait for nothing."""
 WORKERS_MAX = 1024
 RETRIES_DEFAULT = 6
 RETRIES_MAX = 100
@@ -37,7 +38,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 
 def default_workers(entry: Mapping[str, Any]) -> int:
     """How many workers a bucket entry has that does not say."""
-    return WORKERS_DEFAULT if entry.get("provider") in ("local", "memory") else _WORKERS_FAR
+    return WORKERS_DEFAULT if entry.get("provider") in NEAR else _WORKERS_FAR
 
 
 def check_workers(value: object) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,6 +225,8 @@ def test_p_a_root_that_is_not_there_yet_is_planned_as_empty_and_made_by_the_sync
     assert (outcome.code, "no directory" in outcome.err) == (2, True)  # a typo or a disk that is not mounted
 
     Path("notes").mkdir()
+    Path("notes/.buckia").write_text("one of our own")
+    assert "the files beside it" not in buckia("sync", "--dry-run", "--config", ".buckia").err
     Path("notes/mine").write_text("not synced")
     outcome = buckia("sync", "--dry-run")
     assert (outcome.code, "file" in outcome.out) == (0, True)
@@ -233,6 +236,10 @@ def test_p_a_root_that_is_not_there_yet_is_planned_as_empty_and_made_by_the_sync
 
     assert buckia("sync").code == 0
     assert tree_of(Path("notes")) == {"f/file": b"1", "mine": b"not synced"}
+    shutil.rmtree("bucket")
+    outcome = buckia("sync")
+    assert (outcome.code, "There is no local bucket" in outcome.err) == (6, True)
+    assert str(world.base / "state") in outcome.err  # what to remove to begin anew
 
 
 def test_o_a_device_name_that_no_record_can_hold(world: World, buckia: Run) -> None:
