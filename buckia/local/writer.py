@@ -16,7 +16,18 @@ from itertools import count
 
 from buckia.core.ids import Buffer
 from buckia.errors import LocalError
-from buckia.local.fs import DIRECTORY, DiskEntry, DiskFullError, ExistsError, FileSystem, Stat, VanishedError, printable
+from buckia.local.fs import (
+    DIRECTORY,
+    FILE,
+    SYMLINK,
+    DiskEntry,
+    DiskFullError,
+    ExistsError,
+    FileSystem,
+    Stat,
+    VanishedError,
+    printable,
+)
 from buckia.local.paths import TEMPORARY, TRASH, safe_join
 from buckia.local.sidecars import (
     SQLITE_MAGIC,
@@ -306,12 +317,21 @@ class Writer:
         raise LocalError(f"Cannot move {printable(path)} to the trash: the trash is full of its like.")
 
     def remove_directory(self, path: str) -> bool:
-        """Remove a directory if it is empty; whether it was."""
+        """Remove a directory if it is empty but for temporary files, whoever made them: they were to take the places of
+        files in it. Whether it was.
+        """
         where = self._checked(path)
         try:
             self._fs.rmdir(where)
         except ExistsError:
-            return False
+            entries = self._fs.scan(where)
+            if not all(name.startswith(TEMPORARY) and kind in (FILE, SYMLINK) for name, kind, *_ in entries):
+                return False
+            self.remove_leftovers(path, (entry[0] for entry in entries))
+            try:
+                self._fs.rmdir(where)
+            except ExistsError:  # something came meanwhile
+                return False
         self._unflushed.discard(path)
         self._renamed_in(path)
         return True
@@ -365,9 +385,12 @@ class Writer:
 
     def _verified(self, path: str, where: str, expected: Stat | None) -> DiskEntry | None:
         present = self._fs.stat(where)
-        if (None if present is None else present.stat) != expected:
-            raise _changed(path)
-        return present
+        if (None if present is None else present.stat) == expected:
+            return present
+        if expected is None and present is not None and present.kind == DIRECTORY:
+            held = f"{printable(path)} is a directory here that holds what is not synced"
+            raise ChangedMeanwhile(f"{held}; move that away and sync again.")
+        raise _changed(path)
 
     def _temporary(self, directory: str) -> tuple[str, str]:
         name = f"{self._prefix}{next(self._numbers)}"

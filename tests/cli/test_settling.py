@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -80,6 +81,28 @@ def test_an_ignored_file_in_the_way_of_a_directory_stays_and_is_named(world: Wor
     (b.root / "x.tmp").unlink()
     assert b.sync(exclude_pattern="tmp$").failed == 0
     assert b.read("x.tmp/deep/q") == b"1"
+
+
+def test_a_directory_that_holds_what_is_left_out_does_not_give_way_to_a_file_and_says_so(world: World) -> None:
+    """Its file stays, each run tells the truth, and once it is moved away the file of the folder comes."""
+    a, b = world.pair()
+    a.write("d/x", "1")
+    a.sync()
+    b.sync()
+    (b.root / "d/skip.tmp").write_text("mine")
+    shutil.rmtree(a.root / "d")
+    a.write("d", "a file now")
+    wait_a_tick()
+    a.sync(delete_orphaned=True)
+    for _ in range(2):
+        (failure,) = b.sync(exclude_pattern=r"\.tmp$").errors
+        assert failure.path == "d"
+        assert failure.reason.startswith("d is a directory here that holds what is not synced; move that away")
+        assert (b.root / "d/skip.tmp").read_text() == "mine"
+    (b.root / "d/skip.tmp").unlink()
+    (b.root / "d").rmdir()
+    assert b.sync(exclude_pattern=r"\.tmp$").failed == 0
+    assert (b.root / "d").read_text() == "a file now"
 
 
 def test_a_pipe_in_the_way_of_a_file_is_named(world: World) -> None:

@@ -712,3 +712,28 @@ def test_a_link_to_itself_arrives_in_the_place_of_directories() -> None:
     world.sync(1)
     assert world.disk(1)["d"].value.kind == "l"
     world.quiesce()
+
+
+def test_a_file_arrives_in_the_place_of_a_directory_in_which_another_states_run_was_cut_off() -> None:
+    world = World(0, 2)
+    world.write(0, "keep0")
+    world.write(1, "keep1")
+    world.clone(0)
+    world.clone(0)
+    world.sync(0, meanwhile=(1, 1))
+    world.put(1, "a/q", "one")
+    world.put(3, "a", "one")
+    world.put_back(1, True)
+    world.sync(1, delete_orphaned=False)
+    world.save_state(0)
+    world.sync(3, delete_orphaned=False, paths=("a",))
+    world.sync(0, dies_at=24)
+    world.lose_state(0)
+    world.put_back(0, False)
+    world.sync(2, meanwhile=(1, 1))
+    (copy,) = [path for path in world.disk(1) if path.startswith("a (conflict ")]
+    world.rename(1, copy, "a")
+    for device in (0, 1, 2, 3, 0):
+        world.sync(device)
+    assert world.disk(0)["a"].value.kind == "f"
+    world.quiesce()

@@ -278,6 +278,12 @@ def test_making_and_removing_directories(place: Place) -> None:
     assert writer.make_directory("a/b").kind == DIRECTORY
     assert not writer.remove_directory("a")
     assert writer.remove_directory("a/b")
+    make(fs, f"{root}/a/.buckia-tmp-another-1")
+    make(fs, f"{root}/a/precious")
+    assert not writer.remove_directory("a"), "what is the user's stays, and all beside it"
+    assert fs.stat(f"{root}/a/.buckia-tmp-another-1") is not None
+    fs.unlink(f"{root}/a/precious")
+    assert writer.remove_directory("a"), "whoever made it: nothing takes its place here any more"
     make(fs, f"{root}/file")
     with pytest.raises(ExistsError):
         writer.make_directory("file/x")
