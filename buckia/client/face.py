@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from buckia.client.session import Session
-from buckia.client.several import asking, combined_plans, combined_results, each
+from buckia.client.several import all_of, asking, combined_plans, combined_results, each
 from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
 from buckia.core.record import DEVICE_NAME_BYTES_MAX
@@ -261,7 +261,7 @@ class BuckiaClient:
         """How a local directory and its folder stand to each other, or all that the configuration names, counted
         together. Nothing is changed.
         """
-        first, *others = map(self._status, self._roots(local_path, None))
+        first, *others = all_of(each(self._roots(local_path, None), self._status))
         for other in others:
             first.in_sync &= other.in_sync
             for name in ("to_upload", "to_download", "to_delete", "conflicts", "pending", "files", "bytes"):

@@ -51,6 +51,14 @@ def each(roots: Sequence[MappedRoot], act: Callable[[MappedRoot], T]) -> list[Ou
     return outcomes
 
 
+def all_of(outcomes: list[Outcome[T]]) -> list[T]:
+    """What came of each. Raises the first error."""
+    for _, outcome in outcomes:
+        if isinstance(outcome, BuckiaError):
+            raise outcome
+    return [outcome for _, outcome in outcomes if not isinstance(outcome, BuckiaError)]
+
+
 def asking(confirm: Confirm | None, folder: str) -> Confirm | None:
     """Questions that say which folder they are about."""
     if confirm is None or not folder:

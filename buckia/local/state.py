@@ -21,32 +21,35 @@ from typing import Self
 
 from blake3 import blake3
 
-from buckia.core.ids import DeviceId
+from buckia.core.ids import DeviceId, object_id
 from buckia.core.manifest import Kind
 from buckia.local.connection import Connection, DamagedError
 from buckia.local.disk import RealFileSystem
 from buckia.local.fs import local_error
 from buckia.local.home import StateLock, machine_id, state_directory
 from buckia.local.ledger import DeviceLedger
+from buckia.local.mark import FileMark, Mark, MemoryMark
 from buckia.local.paths import OWNER_LETTERS
 from buckia.local.rows import Row, decode_rows, encode_rows
 
 __all__ = ["Row", "State", "machine_id", "state_directory"]
 
 _DATABASE = "state.db"
+_MARK = "mark"
 
 
 class State(DeviceLedger):
     """A device's memory. One process at a time holds it; its methods may be called from several threads."""
 
-    def __init__(self, connection: Connection, directory: str | None, *, identity: bytes) -> None:
+    def __init__(self, connection: Connection, directory: str | None, *, identity: bytes, mark: Mark) -> None:
         """Use ``open`` instead."""
         super().__init__(connection, directory)
         self._identity = identity
+        self._mark = mark
         self._lock: StateLock | None = None
         present = self._trust("identity")
-        self.is_clone = present is not None and present != identity
-        """The state was copied here from elsewhere: the device must take another id."""
+        self.is_clone = present not in (None, identity) or not self._is_marked()
+        """The state was copied here from elsewhere, or from a backup: the device must take another id."""
         self.was_damaged = False
         """The state's file was unusable and has been put aside; this one is new."""
         if present is None:
@@ -59,7 +62,7 @@ class State(DeviceLedger):
         ``machine`` is ``machine_id()``. Raises ``BusyError`` if another process holds it, ``LocalError``.
         """
         if directory is None:
-            return cls(Connection(None), None, identity=machine.encode())
+            return cls(Connection(None), None, identity=machine.encode(), mark=MemoryMark())
         lock = StateLock(directory)
         path = os.path.join(directory, _DATABASE)
         damaged = False
@@ -70,7 +73,8 @@ class State(DeviceLedger):
                 damaged = True
                 _put_aside(path)
                 connection = Connection(path)
-            state = cls(connection, directory, identity=_identity(machine, path))
+            mark = FileMark(os.path.join(directory, _MARK))
+            state = cls(connection, directory, identity=_identity(machine, path), mark=mark)
         except BaseException:
             lock.release()
             raise
@@ -100,7 +104,24 @@ class State(DeviceLedger):
         with self._db.durable():
             super().set_device(device, name)
             self._set_trust("identity", self._identity)
+            self._set_trust("mark", self._mark.read())
         self.is_clone = False
+
+    def mark_outbox(self) -> None:
+        """See ``store.ledger``. A copy of the state that is older than this outbox is known for old from now on."""
+        token = self._outbox_token()
+        if token is not None and not (self._trust("mark") or b"").startswith(token):
+            self._mark.renew(token)
+            self._set_trust("mark", self._mark.read())
+
+    def _is_marked(self) -> bool:
+        """Whether the mark is the one that was made last, if only a moment before this state could remember it."""
+        known, present, token = self._trust("mark") or b"", self._mark.read(), self._outbox_token()
+        return known == present or (token is not None and present.startswith(token) and not known.startswith(token))
+
+    def _outbox_token(self) -> bytes | None:
+        outbox = self.outbox()
+        return None if outbox is None else object_id(outbox).hex().encode()
 
     # --- directories ---
 

@@ -405,6 +405,7 @@ class Journal:
         The bytes are durable here before the first request, and `settle` repeats exactly them after a crash.
         """
         name = object_id(data)
+        self._ledger.mark_outbox()
         self._transfer.put(self._prefix + record_key(record.device, record.seq, name), data)
         self._transfer.put(self._prefix + tip_key(record.device, record.seq, name), bytes(name))
         older = {*self._own_listed, self._ledger.tips().get(record.device, (record.seq, name))}

@@ -95,6 +95,11 @@ class Ledger(Protocol):
     def set_outbox(self, data: bytes | None) -> None:
         """Keep a finished record until it is acknowledged; durable on return."""
 
+    def mark_outbox(self) -> None:
+        """Leave word of the record in the outbox where no backup of this memory brings back an older one. It comes
+        before the first request for that record.
+        """
+
     def condemned(self) -> set[ObjectId]:
         """Packs that some collector has announced to delete."""
 
@@ -233,6 +238,9 @@ class MemoryLedger:
     def set_outbox(self, data: bytes | None) -> None:
         """See `Ledger`."""
         self._outbox = data
+
+    def mark_outbox(self) -> None:
+        """See `Ledger`; what is forgotten is in no backup."""
 
     def condemned(self) -> set[ObjectId]:
         """See `Ledger`."""

@@ -347,6 +347,15 @@ def test_every_folder_has_a_line_of_its_own(world: World, folders: Run) -> None:
     assert "B/other" in folders("sync", "-n").out
 
 
+def test_status_says_which_of_several_folders_an_error_is_about(world: World, folders: Run) -> None:
+    assert folders("status").code == 0
+    shutil.rmtree(world.base / "bk" / "B" / "_buckia")
+    outcome = folders("status")
+    assert outcome.code != 0
+    assert outcome.out == ""
+    assert outcome.err.startswith("buckia: B: ")
+
+
 def test_what_is_wrong_with_one_folder_holds_up_no_other(world: World, folders: Run) -> None:
     """A folder that is refused is named, the others are synced and shown, and the exit code is the first error's."""
     for name in "AC":

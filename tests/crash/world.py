@@ -31,6 +31,7 @@ from buckia.engine.work import Inline
 from buckia.events import SyncResult
 from buckia.local.connection import Connection
 from buckia.local.filters import Filters
+from buckia.local.mark import MemoryMark
 from buckia.local.paths import TEMPORARY, TRASH
 from buckia.local.state import State
 from buckia.store.ledger import MemoryLedger
@@ -136,6 +137,21 @@ class Habits:
     digest: str | None = "sha256"
 
 
+class MortalMark(MemoryMark):
+    """What lies beside a state. ``flushed`` is what a power cut may leave of it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.flushed = b""
+
+    def renew(self, token: bytes) -> None:
+        self._world.lives()
+        self.flushed = self.present
+        super().renew(token)
+        self._world.happens("write of the mark")
+
+
 class Device:
     """A disk, a state, and the habit of syncing the two with the world's bucket."""
 
@@ -146,6 +162,7 @@ class Device:
         self.fs = MemoryFileSystem()
         self.fs.put(ROOT + "/", b"")
         self.connection = MortalConnection(world)
+        self.mark = MortalMark(world)
         self.segments: dict[Any, Any] = {}
 
     # ---- what its user does
@@ -169,7 +186,7 @@ class Device:
     def sync(self) -> SyncResult:
         """One run of the product, in a process of its own."""
         self.fs.clock_ns += 60 * 10**9
-        state = State(self.connection, None, identity=b"machine")
+        state = State(self.connection, None, identity=b"machine", mark=self.mark)
         state._segments = self.segments
         habits = self.habits
         repository = self.world.repository(state, self.fs.now_ns)
@@ -197,6 +214,8 @@ class Device:
         """After a crash: what is left of the disk and of the state."""
         image = self.connection.written() if mode in ("kill", "ahead") else self.connection.flushed
         self.connection = MortalConnection(self.world, image)
+        if mode == "torn":
+            self.mark.present = self.mark.flushed
         if mode == "kill":
             self.fs.revive()
         else:
@@ -328,7 +347,7 @@ class World:
             device.fs.lose_power(_keep_all(device.fs))
             image = device.connection.written()
             segments = {key: bytes(value) for key, value in device.segments.items()}
-            devices[name] = (device.habits, device.fs, image, segments)
+            devices[name] = (device.habits, device.fs, image, device.mark.present, segments)
         objects = (self.bucket.objects, self.bucket.written)
         return pickle.dumps((devices, objects, self.contents, self.random))
 
@@ -338,9 +357,9 @@ class World:
         world = cls()
         devices, objects, world.contents, world.random = pickle.loads(saved)
         world.bucket.objects, world.bucket.written = objects
-        for name, (habits, fs, image, segments) in devices.items():
+        for name, (habits, fs, image, mark, segments) in devices.items():
             device = world.device(name, habits)
-            device.fs, device.segments = fs, segments
+            device.fs, device.segments, device.mark.present = fs, segments, mark
             device.connection = MortalConnection(world, image)
         return world
 

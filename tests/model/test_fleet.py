@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from buckia.sync.faulty import Fault
 from tests.model.world import World
+from tests.support.fleet import Restored
 
 DEVICES_MAX = 4
 PATHS = ("a", "b", "a/q", "d/x", "d/y.txt", "d/e/z", "d.d/x")
@@ -190,15 +191,15 @@ class FleetMachine(RuleBasedStateMachine):
     def save_state(self, device: int) -> None:
         self.act("save_state", device)
 
-    @rule(device=devices)
-    def put_back(self, device: int) -> None:
-        self.act("put_back", device, False)
+    @rule(device=devices, how=st.sampled_from(("elsewhere", "in place")))
+    def put_back(self, device: int, how: Restored) -> None:
+        self.act("put_back", device, how)
 
     @rule(device=devices, policy=policies, publish=st.booleans())
-    def put_back_in_place(self, device: int, policy: str, publish: bool) -> None:
+    def put_back_with_its_disk(self, device: int, policy: str, publish: bool) -> None:
         with self.acting() as world:
             world.deliver()
-        self.act("put_back", device, True)
+        self.act("put_back", device, "with its disk")
         self.act("sync", device, policy, publish)
 
     @rule(device=devices)

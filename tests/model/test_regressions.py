@@ -6,6 +6,7 @@ import pytest
 
 from buckia.sync.faulty import Fault
 from tests.model.world import World
+from tests.support.fleet import ROOT
 
 STALE = (Fault("list", "stale", newest=1, times=99),)
 POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")
@@ -723,13 +724,13 @@ def test_a_file_arrives_in_the_place_of_a_directory_in_which_another_states_run_
     world.sync(0, meanwhile=(1, 1))
     world.put(1, "a/q", "one")
     world.put(3, "a", "one")
-    world.put_back(1, True)
+    world.put_back(1, "with its disk")
     world.sync(1, delete_orphaned=False)
     world.save_state(0)
     world.sync(3, delete_orphaned=False, paths=("a",))
     world.sync(0, dies_at=24)
     world.lose_state(0)
-    world.put_back(0, False)
+    world.put_back(0)
     world.sync(2, meanwhile=(1, 1))
     (copy,) = [path for path in world.disk(1) if path.startswith("a (conflict ")]
     world.rename(1, copy, "a")
@@ -737,3 +738,53 @@ def test_a_file_arrives_in_the_place_of_a_directory_in_which_another_states_run_
         world.sync(device)
     assert world.disk(0)["a"].value.kind == "f"
     world.quiesce()
+
+
+NO_TIP = (Fault("put", "crash", where=lambda key: "/tips/" in key),)
+
+
+def test_a_state_put_back_in_place_is_noticed_where_the_listing_omits_what_came_after() -> None:
+    world = in_step("x")
+    world.save_state(0)
+    world.write(0, "x")
+    world.sync(0)
+    world.put_back(0, "in place")
+    world.write(0, "y")
+    world.sync(0, faults=STALE)
+    world.sync(1)
+    world.quiesce()
+
+
+def test_a_state_put_back_in_place_is_noticed_where_a_record_has_no_tip() -> None:
+    world = in_step("x")
+    world.save_state(0)
+    world.write(0, "x")
+    world.sync(0, faults=NO_TIP)
+    world.put_back(0, "in place")
+    world.write(0, "y")
+    world.sync(0)
+    world.sync(1)
+    world.quiesce()
+
+
+def test_a_record_without_a_tip_misleads_nobody_whose_state_went_back_with_its_disk() -> None:
+    world = in_step("x")
+    fleet, device = world.fleet, world.fleet.devices[0]
+    world.save_state(0)
+    saved = world.saved[0][0]
+    world.write(0, "x")
+    world.sync(0, faults=NO_TIP)
+    own, number = device.id, device.state.own_seq()
+    fleet.put_back(device, saved, "with its disk")
+    device.files.put(f"{ROOT}/y", b"another record with the same number")
+    fleet.sync(device)
+    assert own is not None
+    assert (device.id, device.state.tips()[own][0]) == (own, number)
+    journal = [key for key in fleet.store.objects if f"/journal/{own.hex()}/{number:010d}-" in key]
+    assert len(journal) == 2
+    other = fleet.devices[1]
+    new = fleet.add_device()
+    for one in (other, new):
+        assert fleet.sync(one).error is None
+        assert fleet.tree(one) == fleet.tree(device)
+    assert fleet.damages(read_data=True) == []

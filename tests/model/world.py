@@ -17,7 +17,7 @@ from buckia.local.state import State
 from tests.model.bucket import KINDS, BucketView, parse_record
 from tests.model.reference import Device as Memory
 from tests.model.reference import Disk, Dot, Expected, Folder, Record, Row, Run, Sync, Tree, Value, Version, apply
-from tests.support.fleet import PREFIX, ROOT, Device, Fault, Fleet, Outcome, Plan, Scope
+from tests.support.fleet import PREFIX, ROOT, Device, Fault, Fleet, Outcome, Plan, Restored, Scope
 from tests.support.memory_fs import SimulatedCrash
 
 _CHUNK_KEY = blake3(b"\0", derive_key_context="buckia v1 public id").digest()
@@ -162,18 +162,20 @@ class World:
         self.history.append(f"world.save_state({number})")
         self.saved[number] = (self.fleet.saved_state(self.fleet.devices[number]), deepcopy(self.memories[number]))
 
-    def put_back(self, number: int, in_place: bool) -> None:
+    def put_back(self, number: int, how: Restored = "elsewhere") -> None:
         """The backup is restored, if there is one; disk and bucket are as they are.
 
-        ``in_place``: as the same file, so that only the device's newest tip tells, which the next sync must list. Where
-        it is not in the bucket, another file is made.
+        ``with its disk``: only the device's newest tip tells then, which the next sync must list. Where it is not in
+        the bucket, the state is put back in place.
         """
-        self.history.append(f"world.put_back({number}, {in_place})")
+        self.history.append(f"world.put_back({number}, {how!r})")
         if number in self.saved:
             state, memory = self.saved[number]
             own = self.fleet.devices[number].id or b""
             told = max((dot[1] for dot in self.view.records if dot[0] == own), default=0) <= self._tips().get(own, 0)
-            self.fleet.put_back(self.fleet.devices[number], state, in_place=in_place and told)
+            if how == "with its disk" and not told:
+                how = "in place"
+            self.fleet.put_back(self.fleet.devices[number], state, how)
             self.memories[number] = deepcopy(memory)
 
     def clone(self, number: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from buckia.core.chunker import kernel
 from buckia.core.ids import DeviceId
@@ -24,6 +24,7 @@ from buckia.errors import BuckiaError, Transient
 from buckia.events import Damage, SyncResult
 from buckia.local.connection import Connection
 from buckia.local.filters import Filters
+from buckia.local.mark import MemoryMark
 from buckia.local.state import State
 from buckia.store.ledger import MemoryLedger
 from buckia.store.repository import Repository
@@ -37,6 +38,8 @@ from tests.support.memory_fs import SimulatedCrash as DiskCrash
 ROOT = "/root"
 FOLDER = "folder"
 PREFIX = f"{FOLDER}/_buckia/"
+Restored = Literal["elsewhere", "in place", "with its disk"]
+"""How a backup of a state comes back: as another file, over the present one, or with all that tells about it."""
 KERNEL = kernel(None)
 
 
@@ -120,6 +123,8 @@ class Device:
     """And which file the state is."""
     files: MemoryFileSystem
     state: State
+    mark: MemoryMark
+    """What lies beside the state."""
     skew_ns: int = 0
     syncs: int = 0
 
@@ -171,8 +176,9 @@ class Fleet:
         number = len(self.devices)
         files = MemoryFileSystem(tick_ns=1_000_000)
         files.put(f"{ROOT}/", b"")
+        mark = MemoryMark()
         device = Device(
-            f"dev{number}", f"machine-{number}", files, State.open(None, machine=f"machine-{number}"), skew_ns
+            f"dev{number}", f"machine-{number}", files, _new_state(f"machine-{number}", mark), mark, skew_ns
         )
         self.devices.append(device)
         return device
@@ -180,25 +186,27 @@ class Fleet:
     def clone(self, device: Device) -> Device:
         """A second machine that is a copy of the first, with the state and the tree as they are now."""
         other = self.add_device(device.skew_ns)
-        other.state = _copy_state(device.state, other.machine)
+        other.state = _copy_state(device.state, other)
         _copy_tree(device.files, other.files)
         return other
 
     def saved_state(self, device: Device) -> State:
         """A copy of the state as it is now: a backup."""
-        return _copy_state(device.state, device.machine)
+        return _copy_state(device.state, device)
 
-    def put_back(self, device: Device, saved: State, *, in_place: bool) -> None:
-        """A backup of the state is restored, over the present file or as another one; the tree stays."""
+    def put_back(self, device: Device, saved: State, how: Restored) -> None:
+        """A backup of the state is restored; the tree stays."""
         device.state.close()
-        if not in_place:
+        if how == "elsewhere":
             device.machine += " again"
-        device.state = _copy_state(saved, device.machine)
+        if how == "with its disk":
+            device.mark.present = saved._trust("mark") or b""
+        device.state = _copy_state(saved, device)
 
     def lose_state(self, device: Device) -> None:
         """The state is gone; the tree stays."""
         device.state.close()
-        device.state = State.open(None, machine=device.machine)
+        device.state = _new_state(device.machine, device.mark)
 
     # ---- time
 
@@ -301,10 +309,14 @@ class Fleet:
         ]
 
 
-def _copy_state(state: State, machine: str) -> State:
+def _new_state(machine: str, mark: MemoryMark) -> State:
+    return State(Connection(None), None, identity=machine.encode(), mark=mark)
+
+
+def _copy_state(state: State, device: Device) -> State:
     connection = Connection(None)
     state._db._db.backup(connection._db)
-    copy = State(connection, None, identity=machine.encode())
+    copy = State(connection, None, identity=device.machine.encode(), mark=device.mark)
     copy._segments = dict(state._segments)
     return copy
 

@@ -376,6 +376,102 @@ def test_a_copy_knows_that_it_is_one(tmp_path: Path) -> None:
         assert state.is_clone
 
 
+def put_back(backup: Path, present: Path, *names: str) -> None:
+    """Files of a backup come back as tools do it that write over the present files, times included."""
+    for name in names:
+        inode = (present / name).stat().st_ino
+        shutil.copyfile(backup / name, present / name)
+        shutil.copystat(backup / name, present / name)
+        assert (present / name).stat().st_ino == inode
+
+
+def use_a_number(state: State, seq: int) -> None:
+    """What a commit does here."""
+    state.set_outbox(record(seq))
+    state.mark_outbox()
+    state.set_outbox(None)
+
+
+@pytest.mark.parametrize("names", [("state.db",), ("state.db", "mark")])
+def test_a_backup_that_is_put_back_over_the_state_is_noticed(tmp_path: Path, names: tuple[str, ...]) -> None:
+    place, backup = tmp_path / "state", tmp_path / "backup"
+    with State.open(str(place), machine="m") as state:
+        state.set_device(A, "a")
+        use_a_number(state, 1)
+    shutil.copytree(place, backup)
+    put_back(backup, place, "state.db")
+    with State.open(str(place), machine="m") as state:
+        assert not state.is_clone  # no number was used since
+        use_a_number(state, 2)
+    put_back(backup, place, *names)
+    with State.open(str(place), machine="m") as state:
+        assert state.is_clone
+        state.set_device(B, "b")
+        assert (state.own_seq(), state.outbox()) == (0, None)
+    with State.open(str(place), machine="m") as state:
+        assert not state.is_clone
+
+
+def test_a_backup_from_before_the_first_number_is_noticed(tmp_path: Path) -> None:
+    place, backup = tmp_path / "state", tmp_path / "backup"
+    with State.open(str(place), machine="m") as state:
+        state.set_device(A, "a")
+    shutil.copytree(place, backup)
+    with State.open(str(place), machine="m") as state:
+        assert not state.is_clone
+        use_a_number(state, 1)
+    put_back(backup, place, "state.db")
+    with State.open(str(place), machine="m") as state:
+        assert state.is_clone
+
+
+def test_a_run_that_is_cut_off_around_its_mark_leaves_the_same_device(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m") as state:
+        state.set_device(A, "a")
+        use_a_number(state, 1)
+        state.set_outbox(record(2))
+    with State.open(str(tmp_path), machine="m") as state:
+        assert not state.is_clone  # cut off before
+        state._mark.renew(object_id(record(2)).hex().encode())
+    for _ in range(2):
+        with State.open(str(tmp_path), machine="m") as state:
+            assert not state.is_clone  # cut off before the state could remember it
+            state.mark_outbox()
+    with State.open(str(tmp_path), machine="m") as state:
+        state.set_outbox(None)
+    with State.open(str(tmp_path), machine="m") as state:
+        assert not state.is_clone
+
+
+def test_a_record_is_marked_once(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m") as state:
+        state.set_device(A, "a")
+        state.set_outbox(record(1))
+        state.mark_outbox()
+        inode = (tmp_path / "mark").stat().st_ino
+        (tmp_path / "mark.new").mkdir()  # it could not be made again
+        state.mark_outbox()
+        assert (tmp_path / "mark").stat().st_ino == inode
+
+
+def test_a_state_whose_mark_is_gone_is_no_longer_trusted(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m") as state:
+        state.set_device(A, "a")
+        use_a_number(state, 1)
+    (tmp_path / "mark").unlink()
+    with State.open(str(tmp_path), machine="m") as state:
+        assert state.is_clone
+
+
+def test_a_mark_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m") as state:
+        state.set_device(A, "a")
+        state.set_outbox(record(1))
+        (tmp_path / "mark.new").mkdir()
+        with pytest.raises(LocalError, match="mark"):
+            state.mark_outbox()
+
+
 def test_an_unknown_schema_costs_the_cache_and_keeps_the_trust(tmp_path: Path) -> None:
     with State.open(str(tmp_path), machine="m") as state:
         state.set_device(A, "a")
