@@ -353,7 +353,7 @@ def test_status_says_which_of_several_folders_an_error_is_about(world: World, fo
     outcome = folders("status")
     assert outcome.code != 0
     assert outcome.out == ""
-    assert outcome.err.startswith("buckia: B: ")
+    assert outcome.err.startswith("buckia: error: B: ")
 
 
 def test_what_is_wrong_with_one_folder_holds_up_no_other(world: World, folders: Run) -> None:
