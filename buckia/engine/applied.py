@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from buckia.core import canonical
+from buckia.core.directory import Path
 from buckia.core.ids import BlobId, DeviceId, ObjectId
-from buckia.core.manifest import Subtree
+from buckia.core.manifest import Kind, Subtree
+from buckia.core.projection import Shown, may_be_copy
 from buckia.errors import FormatError
 from buckia.local.ledger import APPLIED
 from buckia.local.state import State
@@ -93,3 +98,27 @@ def save_conflicts(state: State, conflicts: dict[str, tuple[str, ...]]) -> None:
     """Remember the conflicts that wait."""
     items = [[path, list(copies)] for path, copies in sorted(conflicts.items())]
     state.set_value(_CONFLICTS, canonical.encode(items) if items else None)
+
+
+class OpenConflicts:
+    """The conflicts that wait, directory by directory, while directories are brought up to date."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._found: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+        for path, copies in load_conflicts(state).items():
+            self._found[path.rpartition("/")[0]][path] = copies
+
+    def note(self, directory: Path, shown: Iterable[Shown]) -> None:
+        """Take those of a directory from what is shown there now."""
+        where = os.fsdecode(b"/".join(directory))
+        self._found.pop(where, None)
+        for item in shown:
+            if item.name != item.entry_name and item.kind != Kind.DIRECTORY and may_be_copy(item.name):
+                path = os.fsdecode(b"/".join((*directory, item.entry_name)))
+                copies = self._found[where]
+                copies[path] = (*copies.get(path, ()), os.fsdecode(item.name))
+
+    def save(self) -> None:
+        """Remember them."""
+        save_conflicts(self._state, {path: copies for group in self._found.values() for path, copies in group.items()})

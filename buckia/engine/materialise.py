@@ -7,7 +7,6 @@ says is left alone and taken up by the next sync.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -15,8 +14,8 @@ from datetime import UTC, datetime
 
 from buckia.core.directory import Path, entries, lookup
 from buckia.core.manifest import FileContent, Kind, Subtree
-from buckia.core.projection import Shown, may_be_copy, project_directory
-from buckia.engine.applied import load_conflicts, save_conflicts
+from buckia.core.projection import Shown, project_directory
+from buckia.engine.applied import OpenConflicts
 from buckia.engine.capture import Capture, IdsOnly
 from buckia.engine.compare import Change, DirectoryPlan, changes_for
 from buckia.engine.context import Workspace
@@ -74,7 +73,7 @@ class Materialiser:
         self._writer = Writer(workspace.files, workspace.root, token=token)
         self._when = datetime.fromtimestamp(workspace.clock.now_ns() // 10**9, UTC).strftime("%Y-%m-%dT%H%M%SZ")
         self._sources = LocalSources()
-        self._conflicts = load_conflicts(workspace.state)
+        self._conflicts = OpenConflicts(workspace.state)
         self._listed_anew: set[bytes] = set()
         """Directories that hold one now which no row tells of: they are to be compared name by name next time."""
         self.downloaded = 0
@@ -104,7 +103,7 @@ class Materialiser:
             self._stage(directory)
         self._directories.stage()
         with self._work.state.transaction():
-            save_conflicts(self._work.state, self._conflicts)
+            self._conflicts.save()
             self._work.state.promote()
 
     def _change(self, directories: list[_Directory]) -> None:
@@ -127,7 +126,7 @@ class Materialiser:
         if plan.scanned is not None and plan.scanned.clean:
             plan.scanned.unchanged = dict(rows)
         shown = self._shown(plan.path)
-        self._note_conflicts(plan.path, shown)
+        self._conflicts.note(plan.path, shown)
         prefix = b"".join(part + b"/" for part in plan.path)
         covers = self._work.filters.covers
         for change in changes_for(shown, rows, lambda name, is_dir: covers(prefix + name, is_dir)):
@@ -183,15 +182,6 @@ class Materialiser:
             self._sources.contents.setdefault(row.content.id, path)
             if row.content.depth:
                 self._sources.previous[path] = (row.content, row.size)
-
-    def _note_conflicts(self, path: Path, shown: list[Shown]) -> None:
-        prefix = os.fsdecode(b"".join(part + b"/" for part in path))
-        for known in [known for known in self._conflicts if known.rpartition("/")[0] == prefix.rstrip("/")]:
-            del self._conflicts[known]
-        for item in shown:
-            if item.name != item.entry_name and item.kind != Kind.DIRECTORY and may_be_copy(item.name):
-                where = prefix + os.fsdecode(item.entry_name)
-                self._conflicts[where] = (*self._conflicts.get(where, ()), os.fsdecode(item.name))
 
     # ---- removing
 
