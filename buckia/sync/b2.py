@@ -114,8 +114,9 @@ class B2Sync(BaseSync):
         if self._options.cdn_url is not None:
             from buckia.sync.cdn import CdnReader
 
+            self._cdn_url = checked_url(self._options.cdn_url, "The address of a CDN")
             timeouts = (self._options.connect_timeout, self._options.read_timeout)
-            self.cdn = CdnReader(self._options.cdn_url, max_workers=connection.max_workers, timeouts=timeouts)
+            self.cdn = CdnReader(self._cdn_url, max_workers=connection.max_workers, timeouts=timeouts)
 
     def _put(self, key: str, data: memoryview, if_absent: bool) -> ObjectInfo:
         return self._uploaded(key, data, {})
@@ -207,7 +208,7 @@ class B2Sync(BaseSync):
         """
         check_key(key)
         if self._options.cdn_url is not None:
-            return f"{self._options.cdn_url.rstrip('/')}/{quote(key)}"
+            return f"{self._cdn_url}/{quote(key)}"
         return self._account.url(key)
 
     def signed_url(self, key: str, expires: int) -> str:

@@ -40,7 +40,10 @@ _memory_buckets: dict[str, BaseSync] = {}
 def _local(config: BackendConfig) -> BaseSync:
     from buckia.sync.local import LocalSync
 
-    return LocalSync(Path(config.bucket_name), **_settings(config, {"durable"}))
+    settings = _settings(config, {"durable"})
+    if not isinstance(settings.get("durable", True), bool):
+        raise UsageError("The setting durable is true or false.")
+    return LocalSync(Path(config.bucket_name), **settings)
 
 
 def _memory(config: BackendConfig) -> BaseSync:

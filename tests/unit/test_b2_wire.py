@@ -777,8 +777,10 @@ def test_a_cdn_is_read_where_that_is_allowed(server: B2Server, bucket: B2Bucket)
 
 
 def test_an_address_of_a_cdn_is_checked(bucket: B2Bucket) -> None:
-    with pytest.raises(UsageError):
-        B2Sync(bucket.name, options=B2Options(cdn_url="cdn.example.com"))
+    with pytest.raises(UsageError, match="address of a CDN"):
+        B2Sync(bucket.name, options=B2Options(cdn_url="ftp://cdn.example.com"))
+    with B2Sync(bucket.name, options=B2Options(cdn_url="cdn.example.com/")) as sync:
+        assert sync.get_public_url("a b") == "https://cdn.example.com/a%20b"
 
 
 # The page about it.

@@ -32,6 +32,12 @@ def test_our_providers(tmp_path: Path) -> None:
     assert s3.location == "s3://bucket?endpoint=https://example.org"
 
 
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_a_local_bucket_is_durable_or_not(tmp_path: Path, value: object) -> None:
+    with pytest.raises(UsageError, match="durable is true or false"):
+        create_sync_backend(BackendConfig("local", str(tmp_path), settings={"durable": value}))
+
+
 def test_an_unknown_provider_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="no provider 'ftp'") as caught:
         create_sync_backend(BackendConfig("ftp", "b"))
