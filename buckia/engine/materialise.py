@@ -278,15 +278,15 @@ class Materialiser:
 
     def _write_files(self, directories: list[_Directory]) -> None:
         places: dict[str, tuple[_Directory, Change]] = {}
+        alike: list[tuple[_Directory, Change, Row]] = []
         for directory in directories:
             for change in directory.files if self._is_there(directory, directory.files) else ():
-                if (
-                    change.shown is None
-                    or self._set_attributes(directory, change)
-                    or self._is_in_use(directory, change)
-                ):
-                    continue
-                places[directory.disk(change.name)] = (directory, change)
+                intent = _attributes(change) if change.name in directory.rows else None
+                if intent is not None:
+                    alike.append((directory, change, intent))
+                elif change.shown is not None and not self._is_in_use(directory, change):
+                    places[directory.disk(change.name)] = (directory, change)
+        self._set_attributes(alike)
         if not places:
             return
         self._note_twins(places)
@@ -295,7 +295,7 @@ class Materialiser:
             self._writer,
             self._work.fetchers or self._work.executor,
             self._sources,
-            lambda size, path: self._advance(size, path),
+            lambda size, path: self._work.progress.advance(size, "downloading", path),
         )
         batch: list[Fetched] = []
         with self._writer.tidying(), closing(fetcher.stage(self._wanted(places))) as staged:
@@ -358,30 +358,24 @@ class Materialiser:
                         row.content.id, f"{disk_path}/{row.name}" if disk_path else row.name
                     )
 
-    def _set_attributes(self, directory: _Directory, change: Change) -> bool:
-        """Where only mode or time differ nothing is fetched. Whether that was so."""
-        row, shown = change.row, change.shown
-        if (
-            row is None
-            or shown is None
-            or row.kind != Kind.FILE
-            or row.stat is None
-            or change.name not in directory.rows
-        ):
-            return False
-        version = shown.versions[0]
-        if row.content != version.content or shown.kind != Kind.FILE:
-            return False
-        try:
-            entry = self._writer.set_attributes(
-                directory.disk(change.name), row.stat, mode=version.mode, mtime_ns=version.mtime_ns
-            )
-        except LocalError as error:
-            self._fail(directory, change.name, error.message)
-            return True
-        directory.rows[change.name] = self._row(change.name, shown, entry)
-        self.downloaded += 1
-        return True
+    def _set_attributes(self, alike: list[tuple[_Directory, Change, Row]]) -> None:
+        """Set mode and time of files that have the right content. Each intent is the row that such a file will have: it
+        is announced, or a run that is cut off would take the new mode for an edit of the user's.
+        """
+        if alike:
+            self._work.state.add_intents((directory.key, intent) for directory, _, intent in alike)
+        for directory, change, intent in alike:
+            if change.row is None or change.row.stat is None:
+                continue
+            try:
+                entry = self._writer.set_attributes(
+                    directory.disk(change.name), change.row.stat, mode=intent.mode, mtime_ns=intent.mtime_ns
+                )
+            except LocalError as error:
+                self._fail(directory, change.name, error.message)
+                continue
+            directory.rows[change.name] = self._row(change.name, change.shown, entry)
+            self.downloaded += 1
 
     def _place(self, batch: list[Fetched], places: dict[str, tuple[_Directory, Change]]) -> None:
         """Flush, announce and rename a batch of staged files."""
@@ -452,9 +446,6 @@ class Materialiser:
             entry.stat if settled else None,
         )
 
-    def _advance(self, size: int, path: str) -> None:
-        self._work.progress.advance(size, "downloading", path)
-
     def _fail(self, directory: _Directory, name: str, reason: str) -> None:
         self.failures.append(Failure(directory.disk(name), reason))
 
@@ -470,6 +461,25 @@ class Materialiser:
             else:
                 fingerprint = fresh_fingerprint(directory.key, rows, self._work.filters)
         self._work.state.stage(directory.key, rows, fingerprint)
+
+
+def _attributes(change: Change) -> Row | None:
+    """The row that the file will have, where only mode or time differ, so that nothing is fetched."""
+    row, shown = change.row, change.shown
+    if row is None or shown is None or row.stat is None or row.kind != Kind.FILE or shown.kind != Kind.FILE:
+        return None
+    version = shown.versions[0]
+    if row.content != version.content:
+        return None
+    _, size, _, ctime_ns, inode = row.stat
+    return replace(
+        row,
+        entry_name=shown.entry_name,
+        dots=tuple(sorted(shown.dots)),
+        mode=version.mode,
+        mtime_ns=version.mtime_ns,
+        stat=(version.mode & 0o777, size, version.mtime_ns, ctime_ns, inode),
+    )
 
 
 def _giving_way(change: Change) -> Row | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
+from buckia.local.disk import RealFileSystem, replace_file
 from buckia.local.fs import local_error
 
 _BYTES_MAX = 64
@@ -40,16 +41,11 @@ class FileMark:
         self._path = path
 
     def renew(self, token: bytes) -> None:
-        """See ``Mark``. Raises ``LocalError``. Not flushed: if a power cut loses it, the state takes itself for set
-        back, which is safe.
+        """See ``Mark``. Raises ``LocalError``. Durable on return, as a state whose mark is lost drops its outbox, and
+        with it what others may need (``specs/ordering.md``, section 5).
         """
-        fresh = self._path + ".new"
-        try:
-            with open(fresh, "wb") as file:
-                file.write(token)
-            os.replace(fresh, self._path)
-        except OSError as error:
-            raise local_error(error, "write", self._path) from error
+        replace_file(self._path, token)
+        RealFileSystem().sync_directory(os.path.dirname(self._path))
 
     def read(self) -> bytes:
         """See ``Mark``. Raises ``LocalError``."""

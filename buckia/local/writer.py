@@ -256,10 +256,10 @@ class Writer:
         present = self._verified(path, where, expected)
         if present is None or present.kind == DIRECTORY:
             raise _changed(path)
+        if present.mtime_ns != mtime_ns:  # first: a new time alone is no edit, should the process end in between
+            self._fs.set_mtime(where, mtime_ns)
         if present.kind == 0 and present.mode != mode & _PERMISSIONS:
             self._fs.set_mode(where, mode & _PERMISSIONS)
-        if present.mtime_ns != mtime_ns:
-            self._fs.set_mtime(where, mtime_ns)
         return self._present(where)
 
     # --- removing ---

@@ -147,9 +147,9 @@ class MortalMark(MemoryMark):
 
     def renew(self, token: bytes) -> None:
         self._world.lives()
-        self.flushed = self.present
         super().renew(token)
         self._world.happens("write of the mark")
+        self.flushed = self.present
 
 
 class Device:

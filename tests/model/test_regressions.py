@@ -788,3 +788,29 @@ def test_a_record_without_a_tip_misleads_nobody_whose_state_went_back_with_its_d
         assert fleet.sync(one).error is None
         assert fleet.tree(one) == fleet.tree(device)
     assert fleet.damages(read_data=True) == []
+
+
+@pytest.mark.parametrize("dies_at", range(15, 30))
+def test_a_mode_that_was_set_before_a_run_was_cut_off_is_no_edit(dies_at: int) -> None:
+    world = World(2, 2)
+    world.write(0, "keep0")
+    world.put(0, "d/x", "one")
+    world.clone(0)
+    world.chmod(0, "d/x", 0o600)
+    world.sync(0)
+    world.sync(2, dies_at=dies_at)
+    world.sync(0)
+    world.sync(2)
+    world.quiesce()
+
+
+@pytest.mark.parametrize("dies_at", range(15, 40))
+def test_a_mode_and_a_time_that_were_set_before_a_run_was_cut_off_are_no_edit(dies_at: int) -> None:
+    world = in_step("d/x", "d/y")
+    world.touch(0, "d/x")
+    world.chmod(0, "d/x", 0o600)
+    world.chmod(0, "d/y", 0o640)
+    world.sync(0)
+    world.sync(1, dies_at=dies_at)
+    world.sync(1)
+    world.quiesce()
