@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from buckia.errors import UsageError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ALMOST = re.compile(r"([A-Za-z][A-Za-z0-9]+):(?!//)")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _QUERY = {
     "s3": ("endpoint", "region", "path_style"),
@@ -107,6 +108,13 @@ class Location:
             raise UsageError("The location is empty.", hint="Name a directory or a URL such as s3://BUCKET/FOLDER.")
         match = _SCHEME.match(text)
         if match is None:
+            almost = _ALMOST.match(text)
+            if almost is not None and almost.group(1).lower() in (*_QUERY, "memory"):
+                rest = text[almost.end() :].lstrip("/")
+                raise UsageError(
+                    f"'{text}' lacks the slashes of a location: did you mean {almost.group(1).lower()}://{rest}?",
+                    hint=f"A directory of that name is ./{text}.",
+                )
             return _directory(text, base)
         scheme = match.group(1).lower()
         if scheme == "memory":

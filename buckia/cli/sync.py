@@ -54,7 +54,7 @@ _DIRECTORY = click.Path(file_okay=False)
 @click.option(
     "--conflict-resolution",
     type=click.Choice(POLICIES),
-    help="Whose version becomes current when both sides changed; the other is kept.",
+    help="Whose version becomes current when both sides changed a file; the other is in the history.",
 )
 @click.option(
     "--max-workers",

@@ -57,4 +57,5 @@ def _show(settings: Settings, result: VerifyResult) -> None:
         f"({traffic(result.traffic)})"
     )
     if result.unreferenced_packs:
-        note(f"{count(result.unreferenced_packs, 'pack')} in no snapshot, left by interrupted runs; they do no harm.")
+        why = ", left by interrupted runs; they do no harm" if result.clean else " that can be read"
+        note(f"{count(result.unreferenced_packs, 'pack')} in no snapshot{why}.")

@@ -114,8 +114,8 @@ def dots_of(versions: Iterable[Version]) -> frozenset[Dot]:
     return frozenset(version.dot for version in versions)
 
 
-def settle(policy: Policy, mtime_ns: int, unseen: list[Version], content: Callable[[], Content]) -> Outcome:
-    """Who wins where this device's own edit meets versions that it had not seen.
+def settle(policy: Policy, mtime_ns: int, newest: Version, content: Callable[[], Content]) -> Outcome:
+    """Who wins where this device's own edit meets versions that it had not seen, of which this is the greatest.
 
     ``newest_wins`` compares modification times; of equal ones the greater content id wins, so that every device decides
     alike.
@@ -126,7 +126,6 @@ def settle(policy: Policy, mtime_ns: int, unseen: list[Version], content: Callab
         return "remote"
     if policy == "ask":
         return "pending"
-    newest = max(unseen, key=lambda version: version.precedence)
     if mtime_ns != newest.mtime_ns:
         return "local" if mtime_ns > newest.mtime_ns else "remote"
     return "local" if _content_key(content()) > _content_key(newest.content) else "remote"
@@ -154,8 +153,8 @@ def write_edit(disk: DiskEntry, row: Row | None, entry: Entry | None, name: byte
 def decide(edit: Edit, unseen: list[Version], policy: Policy) -> None:
     """Let the policy decide where an edit meets versions that this device had not shown under any name.
 
-    A file without a row never wins by policy. Those that the device did show, it leaves alone: they are for somebody to
-    choose from.
+    A file without a row never wins by policy, nor does a new mode alone over new content. Those that the device did
+    show, it leaves alone: they are for somebody to choose from.
     """
     disk, value = edit.disk, edit.value
     if disk is None or disk.kind == Kind.DIRECTORY:
@@ -163,15 +162,25 @@ def decide(edit: Edit, unseen: list[Version], policy: Policy) -> None:
     unseen = [version for version in unseen if version.kind != Kind.DIRECTORY]
     if not unseen or any(value is not None and value.matches(version) for version in unseen):
         return
-    edit.outcome = (
-        "pending"
-        if edit.row is None
-        else settle(policy, disk.mtime_ns, unseen, lambda: value.content if value else None)
-    )
+    newest = max(unseen, key=lambda version: version.precedence)
+    if edit.row is None:
+        edit.outcome = "pending"
+    elif policy != "ask" and _is_of_mode_alone(edit.row, value) and not _has_content_of(edit.row, newest):
+        edit.outcome = "remote"
+    else:
+        edit.outcome = settle(policy, disk.mtime_ns, newest, lambda: value.content if value else None)
     if edit.outcome == "local":
         edit.supersede |= dots_of(unseen)
     elif edit.outcome == "remote":
-        edit.winner = max(unseen, key=lambda version: version.precedence)
+        edit.winner = newest
+
+
+def _is_of_mode_alone(row: Row, value: Value | None) -> bool:
+    return value is not None and _has_content_of(row, value)
+
+
+def _has_content_of(row: Row, other: Value | Version) -> bool:
+    return row.kind == other.kind and row.content == other.content
 
 
 def delete_edit(name: str, row: Row, entry: Entry | None) -> Edit | None:

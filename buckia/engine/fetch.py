@@ -39,6 +39,13 @@ RESERVE_BYTES = 16 << 20
 """What a large file must leave free on the disk, for what the file system keeps of it and for everybody else."""
 
 
+PLACE_FILES = 512
+PLACE_BYTES = 64 << 20
+"""Staged files are flushed and put in place when there are so many, or of so many bytes: what is in place by then, a
+run that is cut off has not fetched in vain.
+"""
+
+
 def room_for(sizes: Sequence[int]) -> int:
     """Bytes that must be free before files of these sizes are staged: with a large one among them, the reserve too."""
     return sum(sizes) + (RESERVE_BYTES if max(sizes, default=0) > WINDOW_BYTES else 0)
@@ -60,6 +67,20 @@ class Fetched:
     wanted: Wanted
     staged: Staged | None
     reason: str = ""
+
+
+def in_batches(staged: Iterable[Fetched]) -> Iterator[list[Fetched]]:
+    """What was staged, in groups that are put in place together."""
+    batch: list[Fetched] = []
+    size = 0
+    for fetched in staged:
+        batch.append(fetched)
+        size += fetched.wanted.version.size
+        if len(batch) >= PLACE_FILES or size >= PLACE_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from buckia.engine.capture import Capture, IdsOnly
 from buckia.engine.compare import Change, DirectoryPlan, changes_for
 from buckia.engine.context import Workspace
 from buckia.engine.directories import Directories
-from buckia.engine.fetch import Fetched, Fetcher, LocalSources, Wanted
+from buckia.engine.fetch import Fetched, Fetcher, LocalSources, Wanted, in_batches
 from buckia.engine.hiding import Hiding
 from buckia.errors import LocalError
 from buckia.events import Failure, Skipped
@@ -30,8 +30,6 @@ from buckia.local.paths import Platform, link_problem, name_problem
 from buckia.local.state import Row
 from buckia.local.writer import ChangedMeanwhile, Placement, Staged, Writer
 
-PLACE_FILES = 512
-"""Files are flushed, announced and put in place in batches of this size."""
 _RECENT_NS = 2 * 10**9
 _OWNER = 0o700
 
@@ -297,18 +295,9 @@ class Materialiser:
             self._sources,
             lambda size, path: self._work.progress.advance(size, "downloading", path),
         )
-        batch: list[Fetched] = []
         with self._writer.tidying(), closing(fetcher.stage(self._wanted(places))) as staged:
-            for fetched in staged:
-                if fetched.staged is None:
-                    directory, change = places[fetched.wanted.path]
-                    self._fail(directory, change.name, fetched.reason)
-                    continue
-                batch.append(fetched)
-                if len(batch) >= PLACE_FILES:
-                    self._place(batch, places)
-                    batch = []
-            self._place(batch, places)
+            for batch in in_batches(staged):
+                self._place(batch, places)
 
     def _is_there(self, directory: _Directory, changes: list[Change]) -> bool:
         """Make the directory itself where it is missing, as this sync may cover what is in it without covering the
@@ -382,9 +371,10 @@ class Materialiser:
         ready: list[tuple[_Directory, Change, Placement]] = []
         for fetched in batch:
             staged = fetched.staged
-            if staged is None:
-                continue
             directory, change = places[fetched.wanted.path]
+            if staged is None:
+                self._fail(directory, change.name, fetched.reason)
+                continue
             try:
                 expected = self._present(directory, change)
             except LocalError as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from buckia.core.directory import lookup
 from buckia.core.manifest import FileContent, Kind, Subtree, current
 from buckia.engine.compare import PERMISSIONS
-from buckia.engine.fetch import Fetcher, Wanted, room_for
+from buckia.engine.fetch import Fetched, Fetcher, Wanted, in_batches, room_for
 from buckia.engine.history import to_path
 from buckia.engine.restoreplan import Directory, Found, Item, RestorePlan, RestorePlanner, Site
 from buckia.errors import IntegrityError, LocalError, NotFoundError, RefusedError, UsageError
@@ -26,8 +26,6 @@ from buckia.local.sidecars import require_closed
 from buckia.local.writer import Placement, Writer
 from buckia.store.repository import Repository
 
-PLACE_FILES = 512
-"""Files are flushed and put in place in batches of this size."""
 _OWNER = 0o700
 
 
@@ -227,21 +225,20 @@ class _Restorer:
         )
         places = {item.path: item for item in plan.writes if self._can_be_had(item)}
         wanted = (Wanted(item.directory, item.path, item.version) for item in places.values())
-        batch: list[Placement] = []
         with self._writer.tidying(), closing(fetcher.stage(wanted)) as staged:
-            for fetched in staged:
-                path = fetched.wanted.path
-                if fetched.staged is None:
-                    self._fail(path, fetched.reason)
-                    continue
-                present = places[path].present
-                expected = None if present is None or present.kind == DIRECTORY else present.stat
-                batch.append(Placement(fetched.staged, path, expected, trash))
-                if len(batch) >= PLACE_FILES:
-                    self._place(batch, places)
-                    batch = []
-            self._place(batch, places)
+            for batch in in_batches(staged):
+                self._place(list(self._placements(batch, places, trash)), places)
         self._result.bytes_reused = fetcher.bytes_reused
+
+    def _placements(self, batch: list[Fetched], places: dict[str, Item], trash: bool) -> Iterator[Placement]:
+        for fetched in batch:
+            path = fetched.wanted.path
+            if fetched.staged is None:
+                self._fail(path, fetched.reason)
+                continue
+            present = places[path].present
+            expected = None if present is None or present.kind == DIRECTORY else present.stat
+            yield Placement(fetched.staged, path, expected, trash)
 
     def _can_be_had(self, item: Item) -> bool:
         """Whether the history says where a file's chunk is; chunks of larger files are looked up one by one."""

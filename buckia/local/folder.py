@@ -41,6 +41,7 @@ _SETTLED_COARSE_NS = 2_000_000_000
 _ABANDONED_NS = 24 * 3600 * 10**9
 _ROOT_DEVICE = "root device"
 _MOUNTED = "Is the disk mounted that it lies on?"
+_EMPTIED = f"{_MOUNTED} If all that was in it is to go, make an empty directory in it, and sync again."
 
 OWN = "it is one of buckia's own files"
 Skipped = tuple[str, str]
@@ -274,7 +275,7 @@ class Scan:
             return
         if self._held_something():
             message = f"The directory {printable(self._root)} is empty, but it held files before."
-            raise RefusedError(message, hint=_MOUNTED)
+            raise RefusedError(message, hint=_EMPTIED)
 
     def _held_something(self) -> bool:
         """Whether rows say that something should be there. Without dots, a row was announced to go, or is a directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -111,3 +112,16 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         location = Location.parse(text, base=Path("/base"))
         assert check_folder_id(location.folder) == location.folder
         assert "/" not in location.folder
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("s3:bucket/x", "s3://bucket/x"), ("B2:/bucket/x", "b2://bucket/x"), ("memory:m/x", "memory://m/x")],
+)
+def test_a_url_without_its_slashes_is_no_directory(text: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"did you mean {meant}?")) as error:
+        Location.parse(text)
+    assert error.value.hint is not None
+    assert f"./{text}" in error.value.hint
+    assert Location.parse(f"./{text}").provider == "local"
+    assert Location.parse("odd:name/x").provider == "local"

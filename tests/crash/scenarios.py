@@ -432,7 +432,7 @@ CONSOLIDATE_SOON = {**SEGMENTS_SOON, "buckia.store.repository:SMALL_PACKS_MAX": 
 SMALL_PACKS = {"buckia.store.writer:PACK_BYTES_TARGET": 300_000, "buckia.store.writer:ONE_PACK_BYTES_MAX": 1_000}
 REPLACES = {"put segments": 1, "delete segments": 1}
 RESCUES = {"put journal": 2, "put packs": 2}
-SMALL_BATCHES = {"buckia.engine.materialise:PLACE_FILES": 2}
+SMALL_BATCHES = {"buckia.engine.fetch:PLACE_FILES": 2}
 SMALL_SLICES = {
     "buckia.engine.publish:SLICE_BYTES": 200_000,
     "buckia.engine.publish:SMALL_FILE_BYTES": 1_000,

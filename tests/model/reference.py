@@ -464,7 +464,9 @@ class Sync:
         newest = versions[max(unseen, key=lambda dot: (versions[dot].mtime_ns, *dot))]
         order = (version.mtime_ns, tie(version.value)) > (newest.mtime_ns, tie(newest.value))
         policy = self._run.policy
-        if policy == "local_wins" or (policy == "newest_wins" and order):
+        bare = {(one.kind, one.data) for one in (row.value, version.value)}  # one: only the mode was changed
+        beaten = len(bare) == 1 and (newest.value.kind, newest.value.data) not in bare
+        if not beaten and (policy == "local_wins" or (policy == "newest_wins" and order)):
             edit.drops |= set(unseen)
         elif policy != "ask":
             edit.reinstate = newest

@@ -814,3 +814,28 @@ def test_a_mode_and_a_time_that_were_set_before_a_run_was_cut_off_are_no_edit(di
     world.sync(1, dies_at=dies_at)
     world.sync(1)
     world.quiesce()
+
+
+@pytest.mark.parametrize("policy", ["local_wins", "remote_wins", "newest_wins"])
+def test_a_new_mode_does_not_win_over_new_content(policy: str) -> None:
+    world = in_step("x")
+    world.put(0, "x", "edited")
+    world.sync(0, policy)
+    world.chmod(1, "x", 0o600)
+    world.sync(1, policy)
+    world.sync(0, policy)
+    for device in range(2):
+        assert world.disk(device)["x"].value.data == b"edited"
+    world.quiesce()
+
+
+def test_new_modes_are_settled_by_the_policy() -> None:
+    world = in_step("x")
+    world.chmod(0, "x", 0o640)
+    world.sync(0)
+    world.chmod(1, "x", 0o600)
+    world.sync(1)
+    world.sync(0)
+    for device in range(2):
+        assert world.disk(device)["x"].value.mode == 0o600
+    world.quiesce()
