@@ -72,9 +72,7 @@ def _prepare(repository: Repository, remote: str, settings: Settings) -> tuple[E
     if not path:
         raise UsageError("A file needs a path.")
     repository.open(create=True)
-    tips = repository.journal.list_tips()
-    if repository.ledger.device() is None or repository.journal.usurped(tips):
-        repository.become_device(settings.device_name)
+    repository.identify(settings.device_name, repository.journal.list_tips())
     repository.settle()
     repository.refresh()
     repository.join(repository.ledger.tips())

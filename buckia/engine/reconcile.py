@@ -124,8 +124,7 @@ class Sync:
     def _take_identity(self) -> None:
         """Become a device where this state is none, or was copied; finish what an interrupted run had begun."""
         work, repo = self._work, self._repo
-        if work.state.is_clone or repo.ledger.device() is None or repo.journal.usurped(self._listed):
-            repo.become_device(work.settings.device_name)
+        repo.identify(work.settings.device_name, self._listed)
         if repo.settle(work.state.promote):  # what was staged then are the rows that follow from that record
             self._listed = repo.journal.list_tips()
         work.state.discard_staged()

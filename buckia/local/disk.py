@@ -165,18 +165,6 @@ def _sync(fd: int) -> None:
     os.fsync(fd)
 
 
-def replace_file(path: str, data: bytes) -> None:
-    """Write a file beside its place, flush it, and rename it. Raises `LocalError`."""
-    try:
-        with open(f"{path}.new", "wb") as file:
-            file.write(data)
-            file.flush()
-            _sync(file.fileno())
-        os.replace(f"{path}.new", path)
-    except OSError as error:
-        raise local_error(error, "write", path) from error
-
-
 def _rename_exclusive() -> Callable[[bytes, bytes], int] | None:
     """The system's rename that never replaces, or None. It returns 0 or sets errno."""
     names = {"linux": ("renameat2", (-100, None, -100, None, 1)), "darwin": ("renamex_np", (None, None, 4))}

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from buckia.core.ids import ID_BYTES, BlobId, Buffer, DeviceId, ObjectId
 from buckia.core.record import decode_record
 from buckia.local.connection import Connection
-from buckia.local.disk import replace_file
 from buckia.local.fs import local_error
 
 APPLIED = "applied:"
@@ -223,9 +222,13 @@ class DeviceLedger:
     def _write_segment(self, path: str, data: bytes) -> None:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(f"{path}.new", "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(f"{path}.new", path)
         except OSError as error:
-            raise local_error(error, "create", os.path.dirname(path)) from error
-        replace_file(path, data)
+            raise local_error(error, "write", path) from error
 
     def _sweep_segments(self) -> None:
         directory = os.path.join(self._directory or "", "segments")

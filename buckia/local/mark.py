@@ -1,11 +1,11 @@
-"""A mark beside the state that no backup brings back: it tells that the state was set back in its place.
+"""Marks beside the state that no backup brings back: they tell that the state was set back in its place.
 
 A sequence number must never be used twice, but a backup of the state that is restored over the very file looks like
-the state in every respect. So the mark is made anew for every record before its first request, and the state remembers
-what it was. A mark that was not restored with the state is that of a later record; one that was restored has another
-change time, which no program can set, or, where files have no such time, another file number.
+the state in every respect. So every record has a mark, an empty file of its own that the state remembers by file number
+and change time, and before the first request for the record all older marks are removed. A state that is older
+remembers one that is gone, or, if that was restored as well, one with another change time: no program can choose it.
 
-What goes back together with all of its disk (a snapshot of a virtual machine) takes the mark along.
+What goes back together with all of its disk (a snapshot of a virtual machine) takes the marks along.
 """
 
 from __future__ import annotations
@@ -13,65 +13,101 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from buckia.local.disk import RealFileSystem, replace_file
+from buckia.local.disk import RealFileSystem
 from buckia.local.fs import local_error
 
-_BYTES_MAX = 64
+_PREFIX = "mark-"
 
 
-class Mark(Protocol):
+class Marks(Protocol):
     """What differs whenever it was made anew or put back."""
 
-    def renew(self, token: bytes) -> None:
-        """Make the mark anew, for ``token``: at most 64 bytes without a space, never used before. What it was is gone
-        for good.
-        """
+    def make(self, token: str) -> bytes:
+        """Make a mark beside those that there are; what to remember of it. ``token`` is part of a file's name."""
         ...
 
-    def read(self) -> bytes:
-        """What the mark is: its token, a space, and more; empty where there is none."""
+    def keep(self, token: str) -> None:
+        """Remove all marks but this one, for good."""
+        ...
+
+    def hold(self, remembered: bytes | None) -> bool:
+        """Whether this mark is there and the same; for None, whether there is none at all."""
         ...
 
 
-class FileMark:
-    """A mark in a file of its own."""
+class FileMarks:
+    """Marks in a directory. All of it is durable on return, and raises ``LocalError``."""
 
-    def __init__(self, path: str) -> None:
-        """Nothing is touched before ``renew``."""
-        self._path = path
+    def __init__(self, directory: str) -> None:
+        """Nothing is touched before ``make``."""
+        self._directory = directory
 
-    def renew(self, token: bytes) -> None:
-        """See ``Mark``. Raises ``LocalError``. Durable on return, as a state whose mark is lost drops its outbox, and
-        with it what others may need (``specs/ordering.md``, section 5).
-        """
-        replace_file(self._path, token)
-        RealFileSystem().sync_directory(os.path.dirname(self._path))
-
-    def read(self) -> bytes:
-        """See ``Mark``. Raises ``LocalError``."""
+    def make(self, token: str) -> bytes:
+        """See ``Marks``."""
+        path = self._path(token)
         try:
-            with open(self._path, "rb") as file:
-                token = file.read(_BYTES_MAX)
-                about = os.fstat(file.fileno())
-        except FileNotFoundError:
-            return b""
+            with open(path, "wb"):
+                pass
         except OSError as error:
-            raise local_error(error, "read", self._path) from error
-        return b"%s %d %d" % (token, about.st_ino, about.st_ctime_ns)
+            raise local_error(error, "create", path) from error
+        RealFileSystem().sync_directory(self._directory)
+        return self._look(token) or b""
+
+    def keep(self, token: str) -> None:
+        """See ``Marks``."""
+        older = [name for name in self._names() if name != _PREFIX + token]
+        for name in older:
+            path = os.path.join(self._directory, name)
+            try:
+                os.unlink(path)
+            except OSError as error:
+                raise local_error(error, "remove", path) from error
+        if older:
+            RealFileSystem().sync_directory(self._directory)
+
+    def hold(self, remembered: bytes | None) -> bool:
+        """See ``Marks``."""
+        if remembered is None:
+            return not self._names()
+        return self._look(remembered.split(b" ")[0].decode()) == remembered
+
+    def _path(self, token: str) -> str:
+        return os.path.join(self._directory, _PREFIX + token)
+
+    def _names(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self._directory) if name.startswith(_PREFIX)]
+        except OSError as error:
+            raise local_error(error, "list", self._directory) from error
+
+    def _look(self, token: str) -> bytes | None:
+        path = self._path(token)
+        try:
+            about = os.lstat(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise local_error(error, "look at", path) from error
+        return f"{token} {about.st_ino} {about.st_ctime_ns}".encode()
 
 
-class MemoryMark:
-    """A mark for a state in memory. ``present`` is what it is."""
+class MemoryMarks:
+    """Marks of a state in memory: ``present`` has what is to be remembered of each."""
 
     def __init__(self) -> None:
-        self.present = b""
-        self._count = 0
+        self.present: dict[str, bytes] = {}
+        self._made = 0
 
-    def renew(self, token: bytes) -> None:
-        """See ``Mark``."""
-        self._count += 1
-        self.present = b"%s %d" % (token, self._count)
+    def make(self, token: str) -> bytes:
+        """See ``Marks``."""
+        self._made += 1
+        self.present[token] = f"{token} {self._made}".encode()
+        return self.present[token]
 
-    def read(self) -> bytes:
-        """See ``Mark``."""
-        return self.present
+    def keep(self, token: str) -> None:
+        """See ``Marks``."""
+        self.present = {token: self.present[token]}
+
+    def hold(self, remembered: bytes | None) -> bool:
+        """See ``Marks``."""
+        return not self.present if remembered is None else remembered in self.present.values()

@@ -28,27 +28,26 @@ from buckia.local.disk import RealFileSystem
 from buckia.local.fs import local_error
 from buckia.local.home import StateLock, machine_id, state_directory
 from buckia.local.ledger import DeviceLedger
-from buckia.local.mark import FileMark, Mark, MemoryMark
+from buckia.local.mark import FileMarks, Marks, MemoryMarks
 from buckia.local.paths import OWNER_LETTERS
 from buckia.local.rows import Row, decode_rows, encode_rows
 
 __all__ = ["Row", "State", "machine_id", "state_directory"]
 
 _DATABASE = "state.db"
-_MARK = "mark"
 
 
 class State(DeviceLedger):
     """A device's memory. One process at a time holds it; its methods may be called from several threads."""
 
-    def __init__(self, connection: Connection, directory: str | None, *, identity: bytes, mark: Mark) -> None:
+    def __init__(self, connection: Connection, directory: str | None, *, identity: bytes, marks: Marks) -> None:
         """Use ``open`` instead."""
         super().__init__(connection, directory)
         self._identity = identity
-        self._mark = mark
+        self._marks = marks
         self._lock: StateLock | None = None
         present = self._trust("identity")
-        self.is_clone = present not in (None, identity) or not self._is_marked()
+        self.is_clone = present not in (None, identity) or not marks.hold(self._trust("mark"))
         """The state was copied here from elsewhere, or from a backup: the device must take another id."""
         self.was_damaged = False
         """The state's file was unusable and has been put aside; this one is new."""
@@ -62,7 +61,7 @@ class State(DeviceLedger):
         ``machine`` is ``machine_id()``. Raises ``BusyError`` if another process holds it, ``LocalError``.
         """
         if directory is None:
-            return cls(Connection(None), None, identity=machine.encode(), mark=MemoryMark())
+            return cls(Connection(None), None, identity=machine.encode(), marks=MemoryMarks())
         lock = StateLock(directory)
         path = os.path.join(directory, _DATABASE)
         damaged = False
@@ -73,8 +72,7 @@ class State(DeviceLedger):
                 damaged = True
                 _put_aside(path)
                 connection = Connection(path)
-            mark = FileMark(os.path.join(directory, _MARK))
-            state = cls(connection, directory, identity=_identity(machine, path), mark=mark)
+            state = cls(connection, directory, identity=_identity(machine, path), marks=FileMarks(directory))
         except BaseException:
             lock.release()
             raise
@@ -101,27 +99,28 @@ class State(DeviceLedger):
 
     def set_device(self, device: DeviceId, name: str) -> None:
         """See ``DeviceLedger``. From now on the state belongs here: it is no clone any more."""
+        token = device.hex()
+        mark = self._marks.make(token)
         with self._db.durable():
             super().set_device(device, name)
             self._set_trust("identity", self._identity)
-            self._set_trust("mark", self._mark.read())
+            self._set_trust("mark", mark)
+        self._marks.keep(token)
         self.is_clone = False
 
-    def mark_outbox(self) -> None:
-        """See ``store.ledger``. A copy of the state that is older than this outbox is known for old from now on."""
-        token = self._outbox_token()
-        if token is not None and not (self._trust("mark") or b"").startswith(token):
-            self._mark.renew(token)
-            self._set_trust("mark", self._mark.read())
+    def set_outbox(self, data: bytes | None) -> None:
+        """See ``DeviceLedger``. The record gets a mark."""
+        mark = None if data is None else self._marks.make(object_id(data).hex())
+        with self._db.durable():
+            super().set_outbox(data)
+            if mark is not None:
+                self._set_trust("mark", mark)
 
-    def _is_marked(self) -> bool:
-        """Whether the mark is the one that was made last, if only a moment before this state could remember it."""
-        known, present, token = self._trust("mark") or b"", self._mark.read(), self._outbox_token()
-        return known == present or (token is not None and present.startswith(token) and not known.startswith(token))
-
-    def _outbox_token(self) -> bytes | None:
-        outbox = self.outbox()
-        return None if outbox is None else object_id(outbox).hex().encode()
+    def outdate_copies(self) -> None:
+        """See ``store.ledger``."""
+        mark = self._trust("mark")
+        if mark is not None:
+            self._marks.keep(mark.split(b" ")[0].decode())
 
     # --- directories ---
 

@@ -224,13 +224,15 @@ class Journal:
             ) from None
 
     def usurped(self, tips: Tips) -> bool:
-        """This state has to become another device: the bucket holds a record under its id that it did not write, so it
-        was copied or set back; or its number is so high that new readers could soon not follow it.
+        """This state has to become another device: it was copied or set back, as it knows itself or as the bucket holds
+        a record under its id that it did not write; or its number is so high that new readers could soon not follow it.
         """
         own = self._ledger.device()
-        if own is None:
-            return False
+        if own is None or self._ledger.is_clone:
+            return own is not None
         number, outbox = self._ledger.own_seq(), self._ledger.outbox()
+        if outbox is None and number != self._ledger.tips().get(own[0], (0,))[0]:
+            return True  # pieces of two states
         if number > CHAIN_MAX // 2 and outbox is None:
             return True
         seq, record = tips.get(own[0], (0, None))
@@ -405,7 +407,7 @@ class Journal:
         The bytes are durable here before the first request, and `settle` repeats exactly them after a crash.
         """
         name = object_id(data)
-        self._ledger.mark_outbox()
+        self._ledger.outdate_copies()
         self._transfer.put(self._prefix + record_key(record.device, record.seq, name), data)
         self._transfer.put(self._prefix + tip_key(record.device, record.seq, name), bytes(name))
         older = {*self._own_listed, self._ledger.tips().get(record.device, (record.seq, name))}

@@ -20,6 +20,9 @@ PendingPack = tuple[ObjectId, int, bytes]
 class Ledger(Protocol):
     """A device's memory of one folder. Not shared between processes; calls may come from several threads."""
 
+    is_clone: bool
+    """This memory was copied here, or is an old copy that was put back: the device must take another id."""
+
     def folder_object(self) -> bytes | None:
         """The folder object, once it was seen in the bucket."""
 
@@ -95,9 +98,9 @@ class Ledger(Protocol):
     def set_outbox(self, data: bytes | None) -> None:
         """Keep a finished record until it is acknowledged; durable on return."""
 
-    def mark_outbox(self) -> None:
-        """Leave word of the record in the outbox where no backup of this memory brings back an older one. It comes
-        before the first request for that record.
+    def outdate_copies(self) -> None:
+        """Before the first request for the record in the outbox: what was copied of this memory before that record is
+        known for a clone from now on.
         """
 
     def condemned(self) -> set[ObjectId]:
@@ -120,6 +123,7 @@ class MemoryLedger:
     """A ledger for commands that only read: it starts empty and ends with the process."""
 
     def __init__(self) -> None:
+        self.is_clone = False
         self._folder: bytes | None = None
         self._device: tuple[DeviceId, str] | None = None
         self._own_seq = 0
@@ -239,8 +243,8 @@ class MemoryLedger:
         """See `Ledger`."""
         self._outbox = data
 
-    def mark_outbox(self) -> None:
-        """See `Ledger`; what is forgotten is in no backup."""
+    def outdate_copies(self) -> None:
+        """See `Ledger`; of what is forgotten there is no copy."""
 
     def condemned(self) -> set[ObjectId]:
         """See `Ledger`."""

@@ -257,6 +257,11 @@ class Repository:
 
     # ---- writing
 
+    def identify(self, name: str, tips: Tips) -> None:
+        """Be a device: take an identity where this state has none that it may use; ``tips`` are those in the bucket."""
+        if self.ledger.device() is None or self.journal.usurped(tips):
+            self.become_device(name)
+
     def become_device(self, name: str) -> DeviceId:
         """Take a new random identity."""
         device = DeviceId(self._random(16))

@@ -31,7 +31,7 @@ from buckia.engine.work import Inline
 from buckia.events import SyncResult
 from buckia.local.connection import Connection
 from buckia.local.filters import Filters
-from buckia.local.mark import MemoryMark
+from buckia.local.mark import MemoryMarks
 from buckia.local.paths import TEMPORARY, TRASH
 from buckia.local.state import State
 from buckia.store.ledger import MemoryLedger
@@ -137,19 +137,30 @@ class Habits:
     digest: str | None = "sha256"
 
 
-class MortalMark(MemoryMark):
+class MortalMarks(MemoryMarks):
     """What lies beside a state. ``flushed`` is what a power cut may leave of it."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
         self._world = world
-        self.flushed = b""
+        self.flushed: dict[str, bytes] = {}
 
-    def renew(self, token: bytes) -> None:
+    def make(self, token: str) -> bytes:
         self._world.lives()
-        super().renew(token)
-        self._world.happens("write of the mark")
-        self.flushed = self.present
+        mark = super().make(token)
+        self._changed("a new mark")
+        return mark
+
+    def keep(self, token: str) -> None:
+        self._world.lives()
+        older = len(self.present) > 1
+        super().keep(token)
+        if older:
+            self._changed("removal of older marks")
+
+    def _changed(self, what: str) -> None:
+        self._world.happens(what)
+        self.flushed = dict(self.present)
 
 
 class Device:
@@ -162,7 +173,7 @@ class Device:
         self.fs = MemoryFileSystem()
         self.fs.put(ROOT + "/", b"")
         self.connection = MortalConnection(world)
-        self.mark = MortalMark(world)
+        self.marks = MortalMarks(world)
         self.segments: dict[Any, Any] = {}
 
     # ---- what its user does
@@ -186,7 +197,7 @@ class Device:
     def sync(self) -> SyncResult:
         """One run of the product, in a process of its own."""
         self.fs.clock_ns += 60 * 10**9
-        state = State(self.connection, None, identity=b"machine", mark=self.mark)
+        state = State(self.connection, None, identity=b"machine", marks=self.marks)
         state._segments = self.segments
         habits = self.habits
         repository = self.world.repository(state, self.fs.now_ns)
@@ -215,7 +226,7 @@ class Device:
         image = self.connection.written() if mode in ("kill", "ahead") else self.connection.flushed
         self.connection = MortalConnection(self.world, image)
         if mode == "torn":
-            self.mark.present = self.mark.flushed
+            self.marks.present = dict(self.marks.flushed)
         if mode == "kill":
             self.fs.revive()
         else:
@@ -347,7 +358,7 @@ class World:
             device.fs.lose_power(_keep_all(device.fs))
             image = device.connection.written()
             segments = {key: bytes(value) for key, value in device.segments.items()}
-            devices[name] = (device.habits, device.fs, image, device.mark.present, segments)
+            devices[name] = (device.habits, device.fs, image, device.marks.present, segments)
         objects = (self.bucket.objects, self.bucket.written)
         return pickle.dumps((devices, objects, self.contents, self.random))
 
@@ -357,9 +368,10 @@ class World:
         world = cls()
         devices, objects, world.contents, world.random = pickle.loads(saved)
         world.bucket.objects, world.bucket.written = objects
-        for name, (habits, fs, image, mark, segments) in devices.items():
+        for name, (habits, fs, image, marks, segments) in devices.items():
             device = world.device(name, habits)
-            device.fs, device.segments, device.mark.present = fs, segments, mark
+            device.fs, device.segments, device.marks.present = fs, segments, marks
+            device.marks.flushed = dict(marks)
             device.connection = MortalConnection(world, image)
         return world
 

@@ -191,7 +191,7 @@ class FleetMachine(RuleBasedStateMachine):
     def save_state(self, device: int) -> None:
         self.act("save_state", device)
 
-    @rule(device=devices, how=st.sampled_from(("elsewhere", "in place")))
+    @rule(device=devices, how=st.sampled_from(("elsewhere", "in place", "with its marks", "mirrored")))
     def put_back(self, device: int, how: Restored) -> None:
         self.act("put_back", device, how)
 

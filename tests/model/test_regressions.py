@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from buckia.engine.direct import put_file
 from buckia.sync.faulty import Fault
 from tests.model.world import World
-from tests.support.fleet import ROOT
+from tests.support.fleet import ROOT, Fleet, Plan, Restored
 
 STALE = (Fault("list", "stale", newest=1, times=99),)
 POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")
@@ -743,28 +744,70 @@ def test_a_file_arrives_in_the_place_of_a_directory_in_which_another_states_run_
 NO_TIP = (Fault("put", "crash", where=lambda key: "/tips/" in key),)
 
 
-def test_a_state_put_back_in_place_is_noticed_where_the_listing_omits_what_came_after() -> None:
+WAYS = ("in place", "with its marks", "mirrored")
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_state_put_back_in_place_is_noticed_where_the_listing_omits_what_came_after(how: Restored) -> None:
     world = in_step("x")
     world.save_state(0)
     world.write(0, "x")
     world.sync(0)
-    world.put_back(0, "in place")
+    world.put_back(0, how)
     world.write(0, "y")
     world.sync(0, faults=STALE)
     world.sync(1)
     world.quiesce()
 
 
-def test_a_state_put_back_in_place_is_noticed_where_a_record_has_no_tip() -> None:
+@pytest.mark.parametrize("how", WAYS)
+def test_a_state_put_back_in_place_is_noticed_where_a_record_has_no_tip(how: Restored) -> None:
     world = in_step("x")
     world.save_state(0)
     world.write(0, "x")
     world.sync(0, faults=NO_TIP)
-    world.put_back(0, "in place")
+    world.put_back(0, how)
     world.write(0, "y")
     world.sync(0)
     world.sync(1)
     world.quiesce()
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_state_that_was_saved_before_its_first_number_is_noticed(how: Restored) -> None:
+    """It had an identity, as the run that began to write was cut off."""
+    world = in_step("x", devices=1)
+    world.clone(0)
+    world.sync(1, dies_at=1, faults=(Fault("put", "crash", where=lambda key: "/journal/" in key),))
+    world.save_state(1)
+    world.write(1, "x")
+    world.sync(1)
+    world.put_back(1, how)
+    world.write(1, "y")
+    world.sync(1, faults=STALE)
+    world.quiesce()
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_single_files_get_no_number_of_a_state_that_was_put_back(how: Restored) -> None:
+    fleet = Fleet(0, 2)
+    device, other = fleet.devices
+
+    def put(data: bytes) -> None:
+        device.files.put(f"{ROOT}/one", data)
+        with fleet.transfer() as transfer:
+            work = fleet.workspace(device, Plan(), transfer)
+            put_file(work.repository, device.files, f"{ROOT}/one", "one", work.settings)
+
+    put(b"1")
+    saved = fleet.saved_state(device)
+    put(b"2")
+    fleet.put_back(device, saved, how)
+    fleet.network.plan(*STALE)
+    put(b"3")
+    fleet.network.clear()
+    assert fleet.sync(other).error is None
+    assert fleet.damages(read_data=True) == []
 
 
 def test_a_record_without_a_tip_misleads_nobody_whose_state_went_back_with_its_disk() -> None:

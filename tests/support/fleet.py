@@ -24,7 +24,7 @@ from buckia.errors import BuckiaError, Transient
 from buckia.events import Damage, SyncResult
 from buckia.local.connection import Connection
 from buckia.local.filters import Filters
-from buckia.local.mark import MemoryMark
+from buckia.local.mark import MemoryMarks
 from buckia.local.state import State
 from buckia.store.ledger import MemoryLedger
 from buckia.store.repository import Repository
@@ -38,8 +38,10 @@ from tests.support.memory_fs import SimulatedCrash as DiskCrash
 ROOT = "/root"
 FOLDER = "folder"
 PREFIX = f"{FOLDER}/_buckia/"
-Restored = Literal["elsewhere", "in place", "with its disk"]
-"""How a backup of a state comes back: as another file, over the present one, or with all that tells about it."""
+Restored = Literal["elsewhere", "in place", "with its marks", "mirrored", "with its disk"]
+"""How a backup of a state comes back: as another file; over the present one, alone, or with its marks beside those of
+today, or in their place; or with all that tells about it.
+"""
 KERNEL = kernel(None)
 
 
@@ -123,7 +125,7 @@ class Device:
     """And which file the state is."""
     files: MemoryFileSystem
     state: State
-    mark: MemoryMark
+    marks: MemoryMarks
     """What lies beside the state."""
     skew_ns: int = 0
     syncs: int = 0
@@ -176,37 +178,40 @@ class Fleet:
         number = len(self.devices)
         files = MemoryFileSystem(tick_ns=1_000_000)
         files.put(f"{ROOT}/", b"")
-        mark = MemoryMark()
-        device = Device(
-            f"dev{number}", f"machine-{number}", files, _new_state(f"machine-{number}", mark), mark, skew_ns
-        )
+        machine, marks = f"machine-{number}", MemoryMarks()
+        device = Device(f"dev{number}", machine, files, _new_state(machine, marks), marks, skew_ns)
         self.devices.append(device)
         return device
 
     def clone(self, device: Device) -> Device:
         """A second machine that is a copy of the first, with the state and the tree as they are now."""
         other = self.add_device(device.skew_ns)
-        other.state = _copy_state(device.state, other)
+        other.state = _copy_state(device.state, other.machine, other.marks)
         _copy_tree(device.files, other.files)
         return other
 
     def saved_state(self, device: Device) -> State:
-        """A copy of the state as it is now: a backup."""
-        return _copy_state(device.state, device)
+        """A copy of the state and its marks as they are now: a backup."""
+        marks = MemoryMarks()
+        marks.present = dict(device.marks.present)
+        return _copy_state(device.state, device.machine, marks)
 
     def put_back(self, device: Device, saved: State, how: Restored) -> None:
         """A backup of the state is restored; the tree stays."""
         device.state.close()
+        marks = dict(saved._marks.present)  # type: ignore[attr-defined]
         if how == "elsewhere":
             device.machine += " again"
-        if how == "with its disk":
-            device.mark.present = saved._trust("mark") or b""
-        device.state = _copy_state(saved, device)
+        if how in ("mirrored", "with its disk"):
+            device.marks.present = marks if how == "with its disk" else {}
+        for token in marks if how in ("with its marks", "mirrored") else ():
+            device.marks.make(token)
+        device.state = _copy_state(saved, device.machine, device.marks)
 
     def lose_state(self, device: Device) -> None:
         """The state is gone; the tree stays."""
         device.state.close()
-        device.state = _new_state(device.machine, device.mark)
+        device.state = _new_state(device.machine, device.marks)
 
     # ---- time
 
@@ -219,6 +224,17 @@ class Fleet:
         device.files.clock_ns = max(device.files.clock_ns, self.now_ns + device.skew_ns)
 
     # ---- syncs
+
+    def transfer(self, retries: int = 0) -> Transfer:
+        """The way to the bucket for one run."""
+        return Transfer(
+            self.network,
+            workers=0,
+            retries=retries,
+            clock=_Clock(self),
+            random=self.random.random,
+            cancelled=lambda: False,
+        )
 
     def workspace(self, device: Device, plan: Plan, transfer: Transfer) -> Workspace:
         """The parts of one run, as `buckia.client.session` puts them together."""
@@ -247,17 +263,9 @@ class Fleet:
         device.syncs += 1
         start = len(self.network.log)
         self.network.plan(*plan.faults)
-        transfer = Transfer(
-            self.network,
-            workers=0,
-            retries=plan.retries,
-            clock=_Clock(self),
-            random=self.random.random,
-            cancelled=lambda: False,
-        )
         outcome = Outcome()
         try:
-            with transfer:
+            with self.transfer(plan.retries) as transfer:
                 outcome.result = Sync(self.workspace(device, plan, transfer)).run()
         except (BuckiaError, SimulatedCrash, DiskCrash) as error:
             outcome.error = error
@@ -309,14 +317,14 @@ class Fleet:
         ]
 
 
-def _new_state(machine: str, mark: MemoryMark) -> State:
-    return State(Connection(None), None, identity=machine.encode(), mark=mark)
+def _new_state(machine: str, marks: MemoryMarks) -> State:
+    return State(Connection(None), None, identity=machine.encode(), marks=marks)
 
 
-def _copy_state(state: State, device: Device) -> State:
+def _copy_state(state: State, machine: str, marks: MemoryMarks) -> State:
     connection = Connection(None)
     state._db._db.backup(connection._db)
-    copy = State(connection, None, identity=device.machine.encode(), mark=device.mark)
+    copy = State(connection, None, identity=machine.encode(), marks=marks)
     copy._segments = dict(state._segments)
     return copy
 

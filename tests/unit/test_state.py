@@ -388,88 +388,98 @@ def put_back(backup: Path, present: Path, *names: str) -> None:
 def use_a_number(state: State, seq: int) -> None:
     """What a commit does here."""
     state.set_outbox(record(seq))
-    state.mark_outbox()
+    state.outdate_copies()
     state.set_outbox(None)
 
 
-@pytest.mark.parametrize("names", [("state.db",), ("state.db", "mark")])
-def test_a_backup_that_is_put_back_over_the_state_is_noticed(tmp_path: Path, names: tuple[str, ...]) -> None:
+def marks(place: Path) -> list[str]:
+    return sorted(path.name for path in place.glob("mark-*"))
+
+
+@pytest.mark.parametrize("how", ["alone", "with its marks", "mirrored"])
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_backup_that_is_put_back_over_the_state_is_noticed(tmp_path: Path, before: int, how: str) -> None:
+    """Whether it is from before the first number, from later, or from a run that was cut off in the middle."""
     place, backup = tmp_path / "state", tmp_path / "backup"
     with State.open(str(place), machine="m") as state:
         state.set_device(A, "a")
-        use_a_number(state, 1)
+        if before:
+            use_a_number(state, 1)
+        if before == 2:
+            state.set_outbox(record(2))
     shutil.copytree(place, backup)
     put_back(backup, place, "state.db")
     with State.open(str(place), machine="m") as state:
         assert not state.is_clone  # no number was used since
-        use_a_number(state, 2)
-    put_back(backup, place, *names)
+        use_a_number(state, 3)
+    put_back(backup, place, "state.db")
+    if how == "mirrored":
+        for name in marks(place):
+            (place / name).unlink()
+    if how != "alone":
+        for name in marks(backup):
+            shutil.copy2(backup / name, place / name)
     with State.open(str(place), machine="m") as state:
         assert state.is_clone
         state.set_device(B, "b")
         assert (state.own_seq(), state.outbox()) == (0, None)
     with State.open(str(place), machine="m") as state:
         assert not state.is_clone
+    assert len(marks(place)) == 1
 
 
-def test_a_backup_from_before_the_first_number_is_noticed(tmp_path: Path) -> None:
-    place, backup = tmp_path / "state", tmp_path / "backup"
-    with State.open(str(place), machine="m") as state:
-        state.set_device(A, "a")
-    shutil.copytree(place, backup)
-    with State.open(str(place), machine="m") as state:
-        assert not state.is_clone
-        use_a_number(state, 1)
-    put_back(backup, place, "state.db")
-    with State.open(str(place), machine="m") as state:
-        assert state.is_clone
-
-
-def test_a_run_that_is_cut_off_around_its_mark_leaves_the_same_device(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", range(4))
+def test_a_run_that_is_cut_off_around_its_mark_leaves_the_same_device(tmp_path: Path, step: int) -> None:
     with State.open(str(tmp_path), machine="m") as state:
         state.set_device(A, "a")
         use_a_number(state, 1)
-        state.set_outbox(record(2))
-    with State.open(str(tmp_path), machine="m") as state:
-        assert not state.is_clone  # cut off before
-        state._mark.renew(object_id(record(2)).hex().encode())
-    for _ in range(2):
-        with State.open(str(tmp_path), machine="m") as state:
-            assert not state.is_clone  # cut off before the state could remember it
-            state.mark_outbox()
-    with State.open(str(tmp_path), machine="m") as state:
-        state.set_outbox(None)
+        if step == 0:
+            state._marks.make(object_id(record(2)).hex())
+        if step >= 1:
+            state.set_outbox(record(2))
+        if step >= 2:
+            state.outdate_copies()
+        if step == 3:
+            state.set_outbox(None)
     with State.open(str(tmp_path), machine="m") as state:
         assert not state.is_clone
-
-
-def test_a_record_is_marked_once(tmp_path: Path) -> None:
-    with State.open(str(tmp_path), machine="m") as state:
-        state.set_device(A, "a")
-        state.set_outbox(record(1))
-        state.mark_outbox()
-        inode = (tmp_path / "mark").stat().st_ino
-        (tmp_path / "mark.new").mkdir()  # it could not be made again
-        state.mark_outbox()
-        assert (tmp_path / "mark").stat().st_ino == inode
+        use_a_number(state, 2)
+    assert marks(tmp_path) == [f"mark-{object_id(record(2)).hex()}"]
 
 
 def test_a_state_whose_mark_is_gone_is_no_longer_trusted(tmp_path: Path) -> None:
     with State.open(str(tmp_path), machine="m") as state:
         state.set_device(A, "a")
         use_a_number(state, 1)
-    (tmp_path / "mark").unlink()
+    for name in marks(tmp_path):
+        (tmp_path / name).unlink()
     with State.open(str(tmp_path), machine="m") as state:
         assert state.is_clone
 
 
-def test_a_mark_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+def test_a_state_of_a_version_without_marks_goes_on(tmp_path: Path) -> None:
     with State.open(str(tmp_path), machine="m") as state:
         state.set_device(A, "a")
-        state.set_outbox(record(1))
-        (tmp_path / "mark.new").mkdir()
-        with pytest.raises(LocalError, match="mark"):
-            state.mark_outbox()
+        state._set_trust("mark", None)
+    for name in marks(tmp_path):
+        (tmp_path / name).unlink()
+    shutil.copytree(tmp_path, tmp_path / "backup")
+    for seq in (1, 2):
+        with State.open(str(tmp_path), machine="m") as state:
+            assert not state.is_clone
+            use_a_number(state, seq)
+    put_back(tmp_path / "backup", tmp_path, "state.db")
+    with State.open(str(tmp_path), machine="m") as state:
+        assert state.is_clone
+
+
+def test_a_mark_that_cannot_be_made_stops_before_a_number_is_used(tmp_path: Path) -> None:
+    with State.open(str(tmp_path), machine="m") as state:
+        state.set_device(A, "a")
+        (tmp_path / f"mark-{object_id(record(1)).hex()}").mkdir()
+        with pytest.raises(LocalError, match="mark-"):
+            state.set_outbox(record(1))
+        assert (state.own_seq(), state.outbox()) == (0, None)
 
 
 def test_an_unknown_schema_costs_the_cache_and_keeps_the_trust(tmp_path: Path) -> None:
