@@ -83,7 +83,7 @@ def _place(
     settings: Settings, provider: str | None, bucket: str | None, context: str | None
 ) -> tuple[str, str | None, str]:
     """Provider, namespace and context that the options name."""
-    from buckia.config.bucket import check_context
+    from buckia.config.values import check_context
 
     if provider is not None and bucket is not None:
         raise UsageError("--provider and --bucket exclude each other.", hint="An entry has its provider.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from buckia.client.roots import chosen_roots
 from buckia.client.session import Session
 from buckia.client.several import all_of, asking, combined_plans, combined_results, each
 from buckia.config.bucket import BucketConfig, MappedRoot
@@ -412,7 +413,7 @@ class BuckiaClient:
         location = self._session.location
         if location is not None:
             return (MappedRoot(Path(local_path if local_path is not None else "."), location.folder, receives=True),)
-        roots = self.config.mapping(local_path, folder)
+        roots = chosen_roots(self.config, local_path, folder)
         if not roots:
             raise UsageError(
                 f"No local directory of the bucket entry '{self.config.name}' holds that folder.",

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -25,10 +20,27 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from buckia.config import options as checks
-from buckia.config.options import ChecksumAlgorithm, ConflictResolution, SyncOptions
-from buckia.config.words import KeyPath, PlainWord
-from buckia.errors import ConfigError
-from buckia.location import Location, check_endpoint, check_folder_id, check_prefix
+from buckia.config.options import SyncOptions
+from buckia.config.values import (
+    AnySettings,
+    ByteRate,
+    Context,
+    Digest,
+    Endpoint,
+    FolderId,
+    Folders,
+    OneOrMany,
+    Pattern,
+    Policy,
+    Positive,
+    Prefix,
+    Retries,
+    TextMap,
+    Workers,
+)
+from buckia.config.words import KeyPath, sentence, suggestion
+from buckia.errors import ConfigError, UsageError
+from buckia.location import Location, check_folder_id
 
 PROVIDERS = ("b2", "bunny", "linode", "local", "memory", "s3")
 
@@ -67,72 +79,12 @@ _PROVIDER_KEYS = (
 
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential")
 _FOLDER_BITS_MIN = 96
-_NUMBER_BITS_MAX = 1024
-_CONTEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OLD_BUNNY_HOST = "storage.bunnycdn.net"
 _NOT_YET = {
     "files": "single files",
     "upload_files": "single files to upload",
     "sync_rules": "rules per path",
 }
-
-
-def _number(value: object) -> object:
-    """Whole numbers only: neither true nor 8.0 is one; text of digits is, as environment and YAML hand it over."""
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
-        return int(value)
-    return value
-
-
-def _text_map(value: object) -> object:
-    return {} if value is None else value
-
-
-def _settings(value: object) -> object:
-    """Plain words of YAML that look like numbers become numbers; nothing declares the types of provider settings.
-
-    What TOML can say and other formats cannot is refused.
-    """
-    if isinstance(value, Mapping):
-        return {key: _settings(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_settings(item) for item in value]
-    if isinstance(value, PlainWord):
-        if re.fullmatch(r"-?[0-9]{1,15}", value):
-            return int(value)
-        return float(value) if re.fullmatch(r"-?[0-9]{1,15}\.[0-9]{1,15}", value) else str(value)
-    if isinstance(value, date | time):
-        raise ValueError(f"holds {value}, a date or time; put it in quotes")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("holds a number that is none")
-    if isinstance(value, int) and value.bit_length() > _NUMBER_BITS_MAX:
-        raise ValueError("holds a number that is too long; put it in quotes")
-    return value
-
-
-def _one_or_many(value: object) -> object:
-    """A single entry may stand without its list."""
-    if value is None:
-        return ()
-    return [value] if isinstance(value, str | Mapping) else value
-
-
-def check_context(text: str) -> str:
-    """A name under which secrets are kept: 1 to 64 letters, digits, dots, dashes and underscores."""
-    if not _CONTEXT.fullmatch(text):
-        raise ValueError("must be 1 to 64 letters, digits, '.', '-' or '_', the first one a letter or digit")
-    return text
-
-
-FolderId = Annotated[str, AfterValidator(check_folder_id)]
-Pattern = Annotated[str, AfterValidator(checks.check_pattern)]
-Workers = Annotated[int, BeforeValidator(lambda value: checks.check_workers(_number(value)))]
-Retries = Annotated[int, BeforeValidator(lambda value: checks.check_retries(_number(value)))]
-ByteRate = Annotated[float, BeforeValidator(checks.check_byte_rate)]
-Positive = Annotated[float, BeforeValidator(checks.check_positive)]
-Digest = Annotated[ChecksumAlgorithm, BeforeValidator(checks.check_checksum_algorithm)]
-Policy = Annotated[ConflictResolution, BeforeValidator(checks.check_conflict_resolution)]
-TextMap = Annotated[dict[str, str], BeforeValidator(_text_map)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +117,15 @@ class BucketConfig(BaseModel):
     provider: str
     bucket_name: str
     domain: str | None = None
-    endpoint: Annotated[str, AfterValidator(check_endpoint)] | None = None
+    endpoint: Endpoint | None = None
     region: str | None = None
-    prefix: Annotated[str, AfterValidator(check_prefix)] | None = None
+    prefix: Prefix | None = None
     """Path in the bucket under which the folders lie."""
     path_style: bool | None = None
     storage_zone: str | None = None
     pull_zone: str | None = None
-    cdn_url: Annotated[str, AfterValidator(check_endpoint)] | None = None
-    api_url: Annotated[str, AfterValidator(check_endpoint)] | None = None
+    cdn_url: Endpoint | None = None
+    api_url: Endpoint | None = None
     transport: str | None = None
     transfer_acceleration: bool | None = None
     storage_class: str | None = None
@@ -185,15 +137,15 @@ class BucketConfig(BaseModel):
     secret_access_key: SecretStr | None = None
     session_token: SecretStr | None = None
     token_key: SecretStr | None = None
-    token_context: Annotated[str, AfterValidator(check_context)] | None = None
+    token_context: Context | None = None
     credentials: dict[str, SecretStr] = {}
-    provider_settings: Annotated[dict[str, Any], BeforeValidator(_settings)] = {}
+    provider_settings: Annotated[dict[str, Any], AnySettings] = {}
 
-    folders: Annotated[tuple[FolderId, ...], BeforeValidator(_one_or_many)] = ()
-    paths: Annotated[tuple[str | LocalRoot, ...], BeforeValidator(_one_or_many)] = ()
+    folders: Folders = ()
+    paths: Annotated[tuple[str | LocalRoot, ...], OneOrMany] = ()
     files: TextMap = {}
     upload_files: TextMap = {}
-    sync_rules: Annotated[tuple[dict[str, str], ...], BeforeValidator(_one_or_many)] = ()
+    sync_rules: Annotated[tuple[dict[str, str], ...], OneOrMany] = ()
 
     delete_orphaned: bool = False
     max_workers: Workers = Field(default_factory=checks.default_workers)
@@ -209,7 +161,7 @@ class BucketConfig(BaseModel):
     conflict_resolution: Policy = "local_wins"
     include_pattern: Pattern | None = None
     exclude_pattern: Pattern | None = None
-    pdf: Annotated[Any, BeforeValidator(_settings)] = None
+    pdf: Annotated[Any, AnySettings] = None
 
     _name: str = PrivateAttr(default="")
     _base: Path = PrivateAttr(default_factory=Path)
@@ -235,7 +187,7 @@ class BucketConfig(BaseModel):
             # A misspelt key explains a missing one, so it comes first.
             details = error.errors(include_input=False, include_url=False)
             details.sort(key=lambda one: one["type"] != "extra_forbidden")
-            problems = [_problem(one) for one in details if one["type"] != "default_factory_not_called"]
+            problems = [_problem(one, data) for one in details if one["type"] != "default_factory_not_called"]
         raise BucketConfigError(problems)
 
     @property
@@ -276,13 +228,27 @@ class BucketConfig(BaseModel):
         return copy
 
     def with_folder(self, folder: str) -> BucketConfig:
-        """A copy that is about this folder only. Raises ConfigError if it can be no folder."""
+        """A copy that is about this folder only. Raises UsageError if it can be none or the entry names others."""
+        self._require_named(folder)
         try:
             copy = self.model_copy(update={"folders": (check_folder_id(folder),)})
             copy._only = folder
             return copy
         except ValueError as problem:
             raise ConfigError(f"The folder '{folder}' {problem}.") from None
+
+    @property
+    def named_folders(self) -> tuple[str, ...]:
+        """The folders that ``folders`` and ``paths`` name; none: any may be used."""
+        remotes = (path.remote for path in self.paths if isinstance(path, LocalRoot))
+        return tuple(dict.fromkeys((*self.folders, *remotes)))
+
+    def _require_named(self, folder: str) -> None:
+        """A misspelt folder would be made, here and in the bucket."""
+        names = self.named_folders
+        if names and folder not in names:
+            problem = f"The bucket entry '{self.name}' names no folder '{folder}'{suggestion(folder, names)}"
+            raise UsageError(sentence(problem), hint=f"Its folders are: {', '.join(names)}.")
 
     def with_settings(self, **given: Any) -> BucketConfig:
         """A copy in which these keys have other values. Raises ConfigError."""
@@ -348,7 +314,10 @@ class BucketConfig(BaseModel):
         """Which local directory shows which folder, in order.
 
         ``local_path`` replaces ``paths`` and counts from the current directory; with ``folder`` it is that folder.
+        Raises UsageError for a folder that is none of those that the entry names.
         """
+        if folder is not None:
+            self._require_named(folder)
         if local_path is not None and folder is not None:
             return (MappedRoot(Path(local_path).expanduser(), folder, receives=True),)
         roots: list[Path | LocalRoot]
@@ -427,7 +396,7 @@ class BucketConfigError(ConfigError):
     def __init__(self, problems: list[tuple[KeyPath, str]]) -> None:
         self.problems = problems
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-        super().__init__(f"{describe(problems[0])}{more}.")
+        super().__init__(sentence(f"{describe(problems[0])}{more}"))
 
 
 def describe(problem: tuple[KeyPath, str]) -> str:
@@ -462,15 +431,18 @@ def _canonical(data: Mapping[Any, Any]) -> dict[str, Any]:
     return result
 
 
-def _problem(detail: ErrorDetails) -> tuple[KeyPath, str]:
+def _problem(detail: ErrorDetails, data: object) -> tuple[KeyPath, str]:
     path = tuple(part for part in detail["loc"] if part not in ("str", "LocalRoot"))
     kind = detail["type"]
     key = str(path[-1]) if path else ""
     if kind == "missing":
         return path, "is missing"
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(key, [*BucketConfig.model_fields, *ALIASES], 1)
-        return path, "is no key that buckia knows" + (f"; did you mean '{near[0]}'?" if near else "")
+        known = [*LocalRoot.model_fields]
+        if len(path) == 1:
+            present = data if isinstance(data, Mapping) else {}
+            known = [name for name in (*BucketConfig.model_fields, *ALIASES) if ALIASES.get(name, name) not in present]
+        return path, f"is no key that buckia knows{suggestion(key, known)}"
     if kind == "value_error":
         return path, str(detail["ctx"]["error"])
     clauses = {

@@ -15,7 +15,7 @@ import yaml
 
 from buckia.config.bucket import ALIASES, PROVIDERS, BucketConfig, BucketConfigError, describe
 from buckia.config.text import TEXT_BYTES_MAX, Document, TextFormat, format_of, parse
-from buckia.config.words import KeyPath
+from buckia.config.words import KeyPath, sentence, suggestion
 from buckia.errors import ConfigError, LocalError
 
 CONFIG_NAMES = (".buckia", ".buckia.yaml", ".buckia.yml", ".buckia.toml", ".buckia.json")
@@ -225,7 +225,7 @@ def _located(document: Document, entry: KeyPath, error: BucketConfigError) -> Co
         found.append((document.where(exact), describe(((*entry, *key_path), clause))))
     where, text = found[0]
     more = f" ({len(found) - 1} more problems)" if len(found) > 1 else ""
-    return ConfigError(f"{where}: {text}{more}.")
+    return ConfigError(sentence(f"{where}: {text}{more}"))
 
 
 def _provider_problem(provider: str) -> str | None:
@@ -233,4 +233,4 @@ def _provider_problem(provider: str) -> str | None:
     if provider in PROVIDERS:
         return None
     known = sorted({*PROVIDERS, *(point.name for point in entry_points(group="buckia.backends"))})
-    return None if provider in known else f"must be one of {', '.join(known)}"
+    return None if provider in known else f"must be one of {', '.join(known)}{suggestion(provider, known)}"

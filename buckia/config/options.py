@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from buckia.config.words import sentence, suggestion
 from buckia.errors import UsageError
 from buckia.location import check_folder_id
 
@@ -119,8 +120,7 @@ def check_sync_paths(value: object) -> tuple[str, ...]:
 def check_choice(value: object, allowed: tuple[str, ...]) -> str:
     """One of ``allowed``."""
     if not isinstance(value, str) or value not in allowed:
-        near = difflib.get_close_matches(value, allowed, 1) if isinstance(value, str) else []
-        tail = f"; did you mean '{near[0]}'?" if near else ""
+        tail = suggestion(value, allowed) if isinstance(value, str) else ""
         raise ValueError(f"must be one of {', '.join(allowed)}{tail}")
     return value
 
@@ -188,7 +188,7 @@ class SyncOptions:
             try:
                 object.__setattr__(self, name, check(value))
             except ValueError as problem:
-                raise UsageError(f"'{name}' {problem}.") from None
+                raise UsageError(sentence(f"'{name}' {problem}")) from None
 
     def override(self, **given: Any) -> SyncOptions:
         """A copy with the given values; None means "not given" and changes nothing. Unknown names raise UsageError."""
