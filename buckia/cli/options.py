@@ -155,6 +155,29 @@ def transfer_options(function: F) -> F:
     return function
 
 
+def checked(check: str, *, number: bool = False) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback that checks an option's value by a function of `buckia.config.options`, so that a refusal names what
+    was typed: the option, or the variable of the environment. ``number``: the value is text of a number.
+    """
+
+    def callback(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
+        if value is None or value == ():
+            return value
+        from buckia.config import options as checks
+
+        if number and value.removeprefix("-").isdecimal() and len(value) < 16:
+            value = int(value)
+        try:
+            getattr(checks, check)(value)
+        except ValueError as problem:
+            environment = ctx.get_parameter_source(str(option.name)) is click.core.ParameterSource.ENVIRONMENT
+            name = str(option.envvar) if environment else option.opts[0]
+            raise click.UsageError(f"'{name}' {problem}.", ctx) from None
+        return value
+
+    return callback
+
+
 def target_options(location: str) -> Callable[[F], F]:
     """``--to`` or ``--from LOCATION``, ``--bucket`` and ``--folder``: the parameters of a `Target`; and
     `transfer_options`.

@@ -14,6 +14,7 @@ from buckia.cli.options import (
     GreedyOption,
     Settings,
     Target,
+    checked,
     common_options,
     current_settings,
     target_options,
@@ -42,10 +43,23 @@ _DIRECTORY = click.Path(file_okay=False)
     cls=GreedyOption,
     multiple=True,
     metavar="PATH...",
+    callback=checked("check_sync_paths"),
     help="Only these files and directories of the folder; takes all words up to the next option.",
 )
-@click.option("--include", "include_pattern", metavar="REGEX", help="Only paths in which this is found.")
-@click.option("--exclude", "exclude_pattern", metavar="REGEX", help="No paths in which this is found; wins.")
+@click.option(
+    "--include",
+    "include_pattern",
+    metavar="REGEX",
+    callback=checked("check_pattern"),
+    help="Only paths in which this is found.",
+)
+@click.option(
+    "--exclude",
+    "exclude_pattern",
+    metavar="REGEX",
+    callback=checked("check_pattern"),
+    help="No paths in which this is found; wins.",
+)
 @click.option(
     "--delete-orphaned/--no-delete-orphaned",
     default=None,
@@ -58,9 +72,9 @@ _DIRECTORY = click.Path(file_okay=False)
 )
 @click.option(
     "--max-workers",
-    type=int,
     metavar="N",
     envvar="BUCKIA_MAX_WORKERS",
+    callback=checked("check_workers", number=True),
     help="Concurrent transfers (default: 8).",
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be done, and change nothing.")

@@ -1,4 +1,4 @@
-"""Which local directories an operation is about, so that no directory shows two folders of a bucket or a part of one."""
+"""Which local directories an operation is about; none of them shows two folders of a bucket, or lies in another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def chosen_roots(config: BucketConfig, local_path: str | Path | None, folder: st
     or around a directory that shows one already: the next sync of that would publish a copy of it.
     """
     roots = config.mapping(local_path, folder)
-    if local_path is None or (folder is not None and not config.named_folders):
+    # In code an entry without ``paths`` claims no directory; in a file it claims the one that the file lies in.
+    claims = bool(config.paths) or config.from_file
+    if local_path is None or not claims or (folder is not None and not config.named_folders):
         return roots
     directory = _real(local_path)
     configured = config.mapping()
@@ -31,18 +33,21 @@ def chosen_roots(config: BucketConfig, local_path: str | Path | None, folder: st
             continue
         for place, other in taken.items():
             if real == place[0] or _inside(real, place[0]) or _inside(place[0], real):
-                raise _refusal(directory, real, place[0], other)
+                raise _refusal(config, directory, real, other)
     return roots
 
 
-def _refusal(directory: str, root: str, place: str, other: MappedRoot) -> UsageError:
-    """Why ``root``, which ``directory`` stands for, cannot be synced beside a configured root at ``place``."""
+def _refusal(config: BucketConfig, directory: str, root: str, other: MappedRoot) -> UsageError:
+    """Why ``root``, which ``directory`` stands for, cannot be synced beside a configured one."""
+    place = _real(other.local)
     shown = f"shows the folder '{other.folder}'" if other.folder else "shows the bucket"
     whole = f"buckia sync --folder {shlex.quote(other.folder)}" if other.folder else "buckia sync"
     hint = f"To sync {place} type `{whole}`."
     if _inside(directory, place):
         part = shlex.quote(os.path.relpath(directory, place))
         hint = f"To sync all of that type `{whole}`, for this part of it `{whole} --paths {part}`."
+        if not config.paths:
+            hint += " To sync another directory set 'paths' in the configuration."
         return UsageError(f"{directory} lies inside {place}, which {shown} already.", hint=hint)
     if root == place:
         return UsageError(f"{root} {shown} already, so it cannot show another one.", hint=hint)

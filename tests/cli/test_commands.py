@@ -253,7 +253,7 @@ def test_a_single_folder_of_several_is_chosen(buckia: Run, project: Path) -> Non
         assert "Choose one with --folder: team, user." in outcome.err
     assert buckia("ls", "--folder", "team").code == 0
     assert buckia("sync", "--folder", "team", "--json").json["uploaded"] == 0
-    assert buckia("ls", "--folder", "nobody").code == 6
+    assert buckia("ls", "--folder", "nobody").code == 2
 
 
 def _keys(directory: Path) -> list[str]:

@@ -95,6 +95,9 @@ def test_yaml_toml_and_json_mean_the_same(tmp_path: Path, text: str, name: str) 
         ("checksum_algorithm: crc", "/.buckia:4: 'a.checksum_algorithm' must be one of sha256, md5, sha1, blake3."),
         ("conflict_resolution: newest", "did you mean 'newest_wins'?"),
         ("delete_orphan: true", "/.buckia:4: 'a.delete_orphan' is no key that buckia knows; did you mean 'delete_"),
+        ("bukcet: x", "/.buckia:4: 'a.bukcet' is no key that buckia knows."),
+        ("paths: {local: x, remot: y}", "'a.paths.0.remot' is no key that buckia knows; did you mean 'remote'?"),
+        ("folders: [x, y, x]", "/.buckia:4: 'a.folders' names 'x' twice."),
         ("delete_orphaned: maybe", "/.buckia:4: 'a.delete_orphaned' must be true or false."),
         ("folders: [ok, ../evil]", "/.buckia:4: 'a.folders.1' must be one path component, without slashes."),
         ("folders: [_buckia]", "is reserved"),
@@ -132,6 +135,11 @@ def test_a_configuration_needs_an_entry(tmp_path: Path, text: str) -> None:
 def test_required_keys_and_known_providers(tmp_path: Path) -> None:
     assert "'a.provider' is missing" in refusal(tmp_path, "a: {bucket_name: b}\n")
     assert "'a.bucket_name' is missing" in refusal(tmp_path, "a: {provider: s3}\n")
+    message = refusal(tmp_path, "a:\n  provider: s3\n  bukcet: b\n")
+    assert message == "/.buckia:3: 'a.bukcet' is no key that buckia knows; did you mean 'bucket'? (1 more problems)."
+    message = refusal(tmp_path, "a:\n  provider: s3\n  bucket: b\n  delete_orphan: true\n")
+    assert message == "/.buckia:4: 'a.delete_orphan' is no key that buckia knows; did you mean 'delete_orphaned'?"
+    assert refusal(tmp_path, "a:\n  provider: lokal\n  bucket_name: b\n").endswith("; did you mean 'local'?")
     message = refusal(tmp_path, "a:\n  provider: bunnny\n  bucket_name: b\n")
     assert "/.buckia:2: 'a.provider' must be one of b2, bunny, linode, local, memory, s3" in message
 
@@ -322,7 +330,7 @@ def test_paths_are_relative_to_the_file_and_know_home(tmp_path: Path, monkeypatc
     home = Path("/home/me/docs")
     assert bucket.mapping() == (MappedRoot(home / "f1", "f1", True), MappedRoot(home / "f2", "f2", True))
     assert bucket.mapping("here") == (MappedRoot(Path("here/f1"), "f1", True), MappedRoot(Path("here/f2"), "f2", True))
-    assert bucket.mapping("here", "f9") == (MappedRoot(Path("here"), "f9", True),)
+    assert bucket.mapping("here", "f2") == (MappedRoot(Path("here"), "f2", True),)
     assert bucket.mapping(None, "f2") == (MappedRoot(home / "f2", "f2", True),)
 
 

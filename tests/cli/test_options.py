@@ -15,7 +15,7 @@ from buckia.cli.options import Target
 from buckia.cli.sync import POLICIES
 from buckia.config import BuckiaConfig, ConflictResolution, SyncOptions
 from buckia.errors import UsageError
-from tests.cli.conftest import Outcome, StubClient
+from tests.cli.conftest import Outcome, StubClient, error_of
 
 Run = Callable[..., Outcome]
 PATHS = {"sync_paths": ("images/", "videos/")}
@@ -137,7 +137,12 @@ def test_directory_is_where_the_command_works_and_only_it(buckia: Run, client: S
         ("sync --paths --dry-run", "requires at least one path"),
         ("sync a b", "unexpected extra argument"),
         ("sync --conflict-resolution newest", "is not one of"),
-        ("sync --max-workers x", "not a valid integer"),
+        ("sync --max-workers x", "'--max-workers' must be a whole number from 1 to 1024."),
+        ("sync --max-workers 0", "'--max-workers' must be a whole number from 1 to 1024."),
+        ("sync --paths /x", "'--paths' must hold paths relative to the folder, not '/x'."),
+        ("sync --paths ../x", "'--paths' must not leave the folder, as '../x' does."),
+        ("sync --include (", "'--include' is no valid regular expression: "),
+        ("sync --exclude *", "'--exclude' is no valid regular expression: "),
         ("sync --to /b/f --bucket b", "reads no configuration"),
         ("restore --from /b/f", "says nothing about where to write"),
         ("diff s1 s2 --target dir", "not with both"),
@@ -153,6 +158,15 @@ def test_wrong_lines_exit_2_and_say_why(buckia: Run, line: str, part: str) -> No
     assert part in outcome.err
     assert outcome.err.startswith("buckia: error: ")
     assert outcome.out == ("" if "--json" not in line else outcome.out)
+
+
+@pytest.mark.parametrize("value", ["0", "x"])
+def test_a_wrong_value_of_the_environment_is_told_by_its_variable(
+    buckia: Run, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """Nobody typed ``--max-workers``, so the message does not speak of it."""
+    monkeypatch.setenv("BUCKIA_MAX_WORKERS", value)
+    assert error_of(buckia("sync")) == (2, "'BUCKIA_MAX_WORKERS' must be a whole number from 1 to 1024.")
 
 
 def test_workers_may_come_from_the_environment(
