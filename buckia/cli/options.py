@@ -165,7 +165,7 @@ def checked(check: str, *, number: bool = False) -> Callable[[click.Context, cli
             return value
         from buckia.config import options as checks
 
-        if number and value.removeprefix("-").isdecimal() and len(value) < 16:
+        if number and value.strip().removeprefix("-").isdecimal() and len(value) < 16:
             value = int(value)
         try:
             getattr(checks, check)(value)
