@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 ProgressCallback = Callable[[int, int, str, str], None]
 """Called with (current bytes, total bytes, action, path); never by two threads at once.
@@ -94,6 +95,16 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """A conflict that the policy has decided: whose version is current. The other one is in the history."""
+
+    path: str
+    kept: Literal["local", "remote"]
+    folder: str = ""
+    """Where several were synced."""
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A path that is not synced whatever the filters say, and why."""
 
@@ -122,7 +133,8 @@ class SyncResult:
     skipped: int = 0
     """Paths that are never synced: our own files, special files, unrepresentable names."""
     hidden: int = 0
-    """Files deleted here whose deletion is not published (``delete_orphaned`` is off)."""
+    """Files deleted here, by now or before earlier runs, whose deletion is not published (``delete_orphaned`` is off).
+    """
     conflicts: int = 0
     """Paths with several versions that wait for a decision."""
     resolved: int = 0
@@ -130,6 +142,7 @@ class SyncResult:
     failed: int = 0
     errors: list[Failure] = field(default_factory=list)
     conflict_list: list[Conflict] = field(default_factory=list)
+    resolved_list: list[Settled] = field(default_factory=list)
     skipped_list: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     root: str = ""
@@ -295,6 +308,8 @@ class StatusResult:
     to_upload: int = 0
     to_download: int = 0
     to_delete: int = 0
+    hidden: int = 0
+    """Files deleted here whose deletion is not published; the next sync publishes it only if it is told to."""
     conflicts: int = 0
     pending: int = 0
     """Conflicts and interrupted work that wait."""
@@ -304,6 +319,10 @@ class StatusResult:
     device: str | None = None
     files: int = 0
     bytes: int = 0
+    folder: str = ""
+    """Where there are several."""
+    folders: list[StatusResult] = field(default_factory=list)
+    """Where there are several, each by itself: only they have a path, a root, a snapshot and a device."""
     traffic: Traffic = field(default_factory=Traffic)
 
 

@@ -26,7 +26,7 @@ from buckia.events import SyncResult
 
 if TYPE_CHECKING:
     from buckia.client import Plan
-    from buckia.events import Conflict, Failure, Skipped, StatusResult, Traffic
+    from buckia.events import Conflict, Failure, Settled, Skipped, StatusResult, Traffic
 
 POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")
 _LISTED_MAX = 20
@@ -165,7 +165,17 @@ def _show_result(settings: Settings, result: SyncResult) -> None:
                 out(f"{one.folder}: {_line(one)}" if one.folder else _line(one))
     show_requests(settings, result.traffic)
     _show_skipped(settings, result)
+    _show_settled(settings, result)
     _show_problems(settings, result)
+
+
+def _show_settled(settings: Settings, result: SyncResult) -> None:
+    if settings.json or settings.quiet:
+        return
+    for settled in result.resolved_list[:_LISTED_MAX]:
+        kept = "this device's version" if settled.kept == "local" else "the other device's version"
+        note(f"settled: {_path(settled)}: {kept} is current, the other one is in the history")
+    _note_rest(len(result.resolved_list), "settled conflict")
 
 
 def _line(result: SyncResult) -> str:
@@ -175,7 +185,7 @@ def _line(result: SyncResult) -> str:
     return f"{text}   root {short(result.root)}  snapshot {result.snapshot or 'none'}  ({traffic(result.traffic)})"
 
 
-def _path(item: Failure | Conflict | Skipped) -> str:
+def _path(item: Failure | Conflict | Settled | Skipped) -> str:
     """A path for people: with its folder, where there are several."""
     return f"{item.folder}/{item.path}" if item.folder else item.path
 
@@ -242,10 +252,14 @@ def _show_problems(settings: Settings, result: SyncResult) -> None:
         copies = f"; other versions: {', '.join(conflict.copies)}" if conflict.copies else ""
         note(f"conflict: {_path(conflict)}{copies}")
     _note_rest(len(result.conflict_list), "conflict")
-    if result.hidden and not settings.json:
-        note(
-            f"{count(result.hidden, 'file')} deleted here, still in the bucket (--delete-orphaned publishes deletions)."
-        )
+    if settings.json:
+        return
+    if result.hidden:
+        note(f"{_hidden(result.hidden)} (--delete-orphaned publishes deletions).")
+
+
+def _hidden(number: int) -> str:
+    return f"{count(number, 'file')} deleted here, still in the bucket"
 
 
 def show_problems(settings: Settings, warnings: Iterable[str], errors: list[Failure]) -> None:
@@ -277,7 +291,8 @@ def status_command(local_path: str | None, location: str | None, bucket: str | N
     if settings.json:
         out_json(result)
     else:
-        _show_status(result)
+        for one in result.folders or [result]:
+            _show_status(one)
     return 0
 
 
@@ -292,6 +307,8 @@ def _show_status(result: StatusResult) -> None:
     )
     text = ", ".join(text for number, text in waiting if number)
     out(f"  in step at root {short(result.root)}" if result.in_sync else f"  not in step: {text or 'run buckia sync'}")
+    if result.hidden:
+        out(f"  {_hidden(result.hidden)}")
     if result.snapshot:
         when = f" of {result.snapshot_time}" if result.snapshot_time else ""
         out(f"  newest snapshot {result.snapshot}{when}: {count(result.files, 'file')}, {size(result.bytes)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from buckia.client.roots import chosen_roots
 from buckia.client.session import Session
-from buckia.client.several import all_of, asking, combined_plans, combined_results, each
+from buckia.client.several import asking, combined_plans, combined_results, combined_status, each
 from buckia.config.bucket import BucketConfig, MappedRoot
 from buckia.config.options import SyncOptions
 from buckia.core.record import DEVICE_NAME_BYTES_MAX
@@ -259,16 +259,10 @@ class BuckiaClient:
     # ---- looking
 
     def status(self, local_path: str | Path | None = None) -> StatusResult:
-        """How a local directory and its folder stand to each other, or all that the configuration names, counted
-        together. Nothing is changed.
+        """How a local directory and its folder stand to each other, or all that the configuration names: counted
+        together, and each by itself. Nothing is changed.
         """
-        first, *others = all_of(each(self._roots(local_path, None), self._status))
-        for other in others:
-            first.in_sync &= other.in_sync
-            for name in ("to_upload", "to_download", "to_delete", "conflicts", "pending", "files", "bytes"):
-                setattr(first, name, getattr(first, name) + getattr(other, name))
-            first.traffic.add(other.traffic)
-        return first
+        return combined_status(each(self._roots(local_path, None), self._status))
 
     def _status(self, root: MappedRoot) -> StatusResult:
         with (
@@ -276,10 +270,11 @@ class BuckiaClient:
             self._session.workspace(root, self.config.options(), None, write=False) as work,
         ):
             plan = Sync(work).plan()
+            expected = plan.result()
             newest = history.snapshots(work.repository)[-1:]
             own = work.repository.ledger.device()
             pending = work.repository.ledger.outbox() is not None
-            waiting = {*load_conflicts(work.state), *(conflict.path for conflict in plan.result().conflict_list)}
+            waiting = {*load_conflicts(work.state), *(conflict.path for conflict in expected.conflict_list)}
         return StatusResult(
             local_path=str(root.local),
             location=self._session.display,
@@ -287,6 +282,7 @@ class BuckiaClient:
             to_upload=plan.count(UPLOAD),
             to_download=plan.count(DOWNLOAD),
             to_delete=plan.count(DELETE_LOCAL) + plan.count(DELETE_REMOTE),
+            hidden=expected.hidden,
             conflicts=len(waiting),
             pending=len(waiting) + pending,
             root=plan.root,

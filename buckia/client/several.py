@@ -17,7 +17,7 @@ from buckia.errors import (
     ConfigError,
     MissingExtraError,
 )
-from buckia.events import Failure, FolderError, SyncResult
+from buckia.events import Failure, FolderError, StatusResult, SyncResult
 
 _FOR_ALL = (AuthenticationError, BucketError, CancelledError, ConfigError, MissingExtraError)
 """What is wrong with the bucket, the key or the configuration is so for every folder: trying the next is of no use."""
@@ -25,6 +25,7 @@ _COUNTS = (
     *("uploaded", "downloaded", "deleted", "directories", "unchanged"),
     *("skipped", "hidden", "conflicts", "resolved", "failed"),
 )
+_STATUS_COUNTS = ("to_upload", "to_download", "to_delete", "hidden", "conflicts", "pending", "files", "bytes")
 _NOWHERE = "it is neither on this disk nor in the bucket"
 
 T = TypeVar("T")
@@ -51,12 +52,22 @@ def each(roots: Sequence[MappedRoot], act: Callable[[MappedRoot], T]) -> list[Ou
     return outcomes
 
 
-def all_of(outcomes: list[Outcome[T]]) -> list[T]:
-    """What came of each. Raises the first error."""
-    for _, outcome in outcomes:
+def combined_status(outcomes: list[Outcome[StatusResult]]) -> StatusResult:
+    """How several folders stand, together and each by itself. Raises the first error."""
+    total = StatusResult(in_sync=True)
+    for folder, outcome in outcomes:
         if isinstance(outcome, BuckiaError):
             raise outcome
-    return [outcome for _, outcome in outcomes if not isinstance(outcome, BuckiaError)]
+        if not folder:
+            return outcome
+        outcome.folder = folder
+        total.location = outcome.location
+        total.in_sync &= outcome.in_sync
+        for name in _STATUS_COUNTS:
+            setattr(total, name, getattr(total, name) + getattr(outcome, name))
+        total.traffic.add(outcome.traffic)
+        total.folders.append(outcome)
+    return total
 
 
 def asking(confirm: Confirm | None, folder: str) -> Confirm | None:
@@ -79,11 +90,12 @@ def combined_results(outcomes: list[Outcome[SyncResult]]) -> SyncResult:
         result.folder = folder
         result.errors = [replace(item, folder=folder) for item in result.errors]
         result.conflict_list = [replace(item, folder=folder) for item in result.conflict_list]
+        result.resolved_list = [replace(item, folder=folder) for item in result.resolved_list]
         result.skipped_list = [replace(item, folder=folder) for item in result.skipped_list]
         result.warnings = [f"{folder}: {warning}" for warning in result.warnings]
         for name in _COUNTS:
             setattr(total, name, getattr(total, name) + getattr(result, name))
-        for name in ("errors", "conflict_list", "skipped_list", "warnings"):
+        for name in ("errors", "conflict_list", "resolved_list", "skipped_list", "warnings"):
             setattr(total, name, getattr(total, name) + getattr(result, name))
         total.dry_run |= result.dry_run
         total.error = total.error or result.error
@@ -114,6 +126,7 @@ def combined_plans(outcomes: list[Outcome[Plan]]) -> Plan:
         total.warnings += [f"{folder}: {warning}" if several else warning for warning in outcome.warnings]
         total.directories += outcome.directories
         total.unchanged += outcome.unchanged
+        total.hidden += outcome.hidden
         total.joins |= outcome.joins
         total.root = "" if several else outcome.root
         total.traffic.add(outcome.traffic)

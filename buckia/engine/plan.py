@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from buckia.events import Conflict, Failure, FolderError, Requests, Skipped, SyncResult, Traffic
+from buckia.events import Conflict, Failure, FolderError, Requests, Settled, Skipped, SyncResult, Traffic
 from buckia.store.reader import WINDOW_BYTES
 from buckia.store.writer import ONE_PACK_BYTES_MAX, PACK_BYTES_TARGET
 
@@ -21,6 +21,10 @@ DELETE_LOCAL: ActionKind = "delete_local"
 HIDE: ActionKind = "hide"
 CONFLICT: ActionKind = "conflict"
 RESOLVE: ActionKind = "resolve"
+
+OURS_WINS = "changed on both sides; this device's version wins, the other stays in the history"
+OTHER_WINS = "changed on both sides; the other version wins, this device's stays in the history"
+"""Why, for each `RESOLVE`."""
 
 _PUBLISHED = (UPLOAD, DELETE_REMOTE, RESOLVE)
 
@@ -58,6 +62,8 @@ class Plan:
     error: FolderError | None = None
     """Where several folders were to be synced, the first error; ``failures`` has the others."""
     root: str = ""
+    hidden: int = 0
+    """Files whose deletion earlier runs have kept to this device, and this one does."""
     files: int = 0
     """Files that are in step before the run; the measure for mass deletions."""
     joins: bool = False
@@ -115,12 +121,17 @@ class Plan:
             unchanged=self.unchanged,
             skipped=len(self.skipped),
             skipped_list=list(self.skipped),
-            hidden=counts[HIDE],
+            hidden=self.hidden + counts[HIDE],
             conflicts=counts[CONFLICT],
             resolved=counts[RESOLVE],
             failed=len(self.failures),
             errors=list(self.failures),
             conflict_list=[Conflict(action.path) for action in self.actions if action.kind == CONFLICT],
+            resolved_list=[
+                Settled(action.path, "remote" if action.reason == OTHER_WINS else "local")
+                for action in self.actions
+                if action.kind == RESOLVE
+            ],
             warnings=list(self.warnings),
             missing=list(self.missing),
             error=self.error,

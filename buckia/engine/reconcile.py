@@ -183,6 +183,7 @@ class Sync:
         self._blocked = [Conflict(path) for path in survey.obstacles.found]
         for conflict in self._blocked:
             self._plan.add(acts.CONFLICT, ("", conflict.path), 0, "what is there is left out, and in the way")
+        self._plan.hidden = survey.hidden_before
         for hidden in survey.hidden:
             self._plan.add(acts.HIDE, ("", hidden), 0, "deleted here; `--delete-orphaned` publishes it")
 
@@ -372,13 +373,9 @@ def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:
     if edit.outcome == "pending":
         planned.add(acts.CONFLICT, place, 0, "changed on both sides; both versions are kept")
     elif edit.outcome == "local":
-        planned.add(
-            acts.RESOLVE, place, 0, "changed on both sides; this device's version wins, the other stays in the history"
-        )
+        planned.add(acts.RESOLVE, place, 0, acts.OURS_WINS)
     elif edit.outcome == "remote":
-        planned.add(
-            acts.RESOLVE, place, 0, "changed on both sides; the other version wins, this device's stays in the history"
-        )
+        planned.add(acts.RESOLVE, place, 0, acts.OTHER_WINS)
 
 
 def _plan_change(planned: Plan, prefix: str, change: Change) -> None:

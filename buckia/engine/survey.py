@@ -81,6 +81,8 @@ class Survey:
         self.failures: list[Failure] = []
         self.hidden: list[str] = []
         """Paths whose deletion here is kept to this device by this run."""
+        self.hidden_before = 0
+        """Files of which earlier runs have done so, and this one does."""
         self.warnings: list[str] = []
         self.obstacles = Obstacles(workspace)
 
@@ -283,8 +285,11 @@ class Survey:
         elif self._work.settings.delete_orphaned:
             plan.edits.append(edit)
         else:
-            if not row.hidden and row.kind != Kind.DIRECTORY:
-                self.hidden.append(self._path(plan, row.entry_name))
+            if row.kind != Kind.DIRECTORY:
+                if row.hidden:
+                    self.hidden_before += 1
+                else:
+                    self.hidden.append(self._path(plan, row.entry_name))
             return replace(row, hidden=True, stat=None)
         return None
 

@@ -296,6 +296,45 @@ def test_what_cannot_be_looked_at_is_no_typo(world: World, sync: Run) -> None:
     )
 
 
+def test_a_conflict_that_the_policy_settled_is_named(world: World, sync: Run) -> None:
+    """On the device that settled it, with the side whose version is current."""
+    one, two = world.pair()
+    for policy, kept, words in (("local_wins", "local", "this device's"), ("remote_wins", "remote", "the other")):
+        for form in ((), ("--json",)):
+            one.write("doc", f"{policy}{form} base")
+            wait_a_tick()
+            one.sync()
+            two.sync()
+            one.write("doc", f"{policy}{form} one")
+            two.write("doc", f"{policy}{form} two, longer")
+            wait_a_tick()
+            one.sync()
+            outcome = sync(two, "--conflict-resolution", policy, *form)
+            assert outcome.code == 0
+            if form:
+                assert outcome.json["resolved_list"] == [{"path": "doc", "kept": kept, "folder": ""}]
+            else:
+                assert "1 conflict settled" in outcome.out
+                assert f"settled: doc: {words}" in outcome.err
+            assert sync(two, "--json").json["resolved_list"] == []
+
+
+def test_what_is_deleted_here_alone_is_told_until_that_is_published(world: World, sync: Run, buckia: Run) -> None:
+    one, _ = _filled(world)
+    for name in ("one", "sub/four"):
+        (one.root / name).unlink()
+    told = "2 files deleted here, still in the bucket"
+    for _ in range(2):
+        wait_a_tick()
+        assert f"{told} (--delete-orphaned publishes deletions)." in sync(one).err
+    assert sync(one, "--json").json["hidden"] == 2
+    status = ("status", str(one.root), "--to", one.location)
+    assert f"  {told}" in buckia(*status).out.splitlines()
+    assert buckia(*status, "--json").json["hidden"] == 2
+    assert sync(one, "--delete-orphaned").code == 0
+    assert buckia(*status, "--json").json["hidden"] == 0
+
+
 # ---- several folders
 
 
@@ -345,6 +384,24 @@ def test_every_folder_has_a_line_of_its_own(world: World, folders: Run) -> None:
     assert (result["unchanged"], result["conflict_list"][0]["folder"]) == (5, "B")
     (world.base / "docs/B/other").write_text("x")
     assert "B/other" in folders("sync", "-n").out
+
+
+def test_status_shows_every_folder_by_itself(world: World, folders: Run) -> None:
+    (world.base / "docs/B/new").write_text("new")
+    (world.base / "docs/C/file").unlink()
+    (world.base / "docs/C/other").write_text("x")
+    lines = folders("status").out.splitlines()
+    assert [line.split(" <-> ")[0] for line in lines if " <-> " in line] == [
+        str(world.base / "docs" / n) for n in "ABC"
+    ]
+    assert [line for line in lines if "step" in line][1:] == ["  not in step: 1 to upload"] * 2
+    result = folders("status", "--json").json
+    parts = {part["folder"]: part for part in result["folders"]}
+    assert (result["in_sync"], result["to_upload"], result["hidden"], result["files"]) == (False, 2, 1, 3)
+    assert [parts[name]["to_upload"] for name in "ABC"] == [0, 1, 1]
+    assert [parts[name]["hidden"] for name in "ABC"] == [0, 0, 1]
+    assert parts["A"]["in_sync"]
+    assert len({parts[name]["snapshot"] for name in "ABC"}) == 3
 
 
 def test_status_says_which_of_several_folders_an_error_is_about(world: World, folders: Run) -> None:

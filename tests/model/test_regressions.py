@@ -882,3 +882,14 @@ def test_new_modes_are_settled_by_the_policy() -> None:
     for device in range(2):
         assert world.disk(device)["x"].value.mode == 0o600
     world.quiesce()
+
+
+def test_a_directory_that_was_announced_and_removed_by_a_run_that_was_cut_off_may_be_left_out_by_the_next() -> None:
+    world = in_step("d/x", devices=2)
+    world.rename(1, "d", "e")
+    world.sync(1)
+    for dies_at in range(30, 60):
+        world.sync(0, dies_at=dies_at)
+        world.sync(0, delete_orphaned=False, paths=("e",))
+    world.sync(0)
+    world.quiesce()

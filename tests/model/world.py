@@ -393,13 +393,15 @@ class World:
         rows = dict(expected.stages[-1] if promoted else memory.rows)
         for name in before.keys() | now.keys() | expected.disk.keys():
             old, new, final = before.get(name), now.get(name), expected.disk.get(name)
-            if self._was_opened(self._rows(device, memory).get(name), name, rows, (old, new)):
+            found = self._rows(device, memory).get(name)
+            if self._was_opened(found, name, rows, (old, new)):
                 continue
             if new == old:
-                self._row_of_unchanged(self._rows(device, memory).get(name), name, rows, expected)
+                self._row_of_unchanged(found, name, rows, expected)
                 continue
             if new is None:
-                if name in rows and rows[name].value.kind != "d":  # announced before it was removed
+                # Announced before it was removed; of a directory that is so only if it was to go by itself.
+                if name in rows and (rows[name].value.kind != "d" or (found is not None and not found[1])):
                     rows[name] = replace(rows[name], dots=frozenset())
             elif new == final and name in expected.rows and new.value.kind != "d":
                 memory.tentative[name] = (new, rows.get(name))
