@@ -120,6 +120,7 @@ _HOMES = {
         "FileInfo",
         "PathVersion",
         "RestoreResult",
+        "Settled",
         "SnapshotInfo",
         "StatusResult",
         "SyncResult",

@@ -19,7 +19,7 @@ Command = Callable[..., Outcome]
 
 SYNC_FIELDS = {
     *("uploaded", "downloaded", "deleted", "unchanged", "skipped", "hidden", "conflicts", "resolved", "failed"),
-    *("errors", "conflict_list", "warnings", "root", "root_before", "snapshot", "dry_run", "success"),
+    *("errors", "conflict_list", "resolved_list", "warnings", "root", "root_before", "snapshot", "dry_run", "success"),
     *("directories", "skipped_list", "missing", "folder", "error", "folders"),
     *("requests", "retried", "retries", "bytes_uploaded", "bytes_downloaded"),
 }
