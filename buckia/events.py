@@ -16,6 +16,8 @@ ProgressCallback = Callable[[int, int, str, str], None]
 ``action`` is ``uploading``, ``downloading``, ``deleting`` or ``verifying``; ``total`` may be 0.
 """
 
+ActionKind = Literal["upload", "download", "delete_remote", "delete_local", "keep", "hide", "conflict", "resolve"]
+
 
 @dataclass(slots=True)
 class Requests:
@@ -240,6 +242,28 @@ class PathVersion:
     content: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing that a sync or a restore will do: ``directory`` is a path in the folder with a slash, ``size`` in
+    bytes, ``reason`` for people.
+    """
+
+    kind: ActionKind
+    directory: str
+    name: str
+    size: int
+    reason: str
+
+    @property
+    def path(self) -> str:
+        """Relative to the folder."""
+        return self.directory + self.name
+
+    def to_dict(self) -> dict[str, object]:
+        """The action for ``--json``."""
+        return {"kind": self.kind, "path": self.path, "size": self.size, "reason": self.reason}
+
+
 @dataclass(slots=True)
 class RestoreResult:
     """What a restore wrote (or, with ``dry_run``, would write)."""
@@ -247,7 +271,9 @@ class RestoreResult:
     restored: int = 0
     unchanged: int = 0
     deleted: int = 0
+    """Files that the snapshot does not hold and that went to the trash."""
     trashed: int = 0
+    """All files that went to the trash: those that were replaced, and ``deleted``."""
     failed: int = 0
     bytes: int = 0
     bytes_reused: int = 0
@@ -259,6 +285,10 @@ class RestoreResult:
     snapshot: str = ""
     root: str = ""
     dry_run: bool = False
+    actions: list[Action] = field(default_factory=list)
+    """With ``dry_run``, what would be written (``download``), go to the trash (``delete_local``), and be left though
+    the snapshot does not hold it (``keep``).
+    """
     traffic: Traffic = field(default_factory=Traffic)
 
 

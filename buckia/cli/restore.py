@@ -9,9 +9,9 @@ import click
 from buckia.cli.browse import snapshot_option
 from buckia.cli.common import confirmation, session
 from buckia.cli.options import Settings, Target, common_options, current_settings, target_options
-from buckia.cli.output import count, note, out, out_json, short, size
+from buckia.cli.output import count, note, out, out_json, plain, short, size
 from buckia.cli.progress import ProgressDisplay
-from buckia.cli.sync import show_problems, show_requests, traffic
+from buckia.cli.sync import show_actions, show_problems, show_requests, traffic
 from buckia.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 @snapshot_option
 @click.option("--target", metavar="DIR", type=click.Path(file_okay=False), help="Write here; default: in place.")
 @click.option("--overwrite", is_flag=True, help="Replace files at the target that differ.")
-@click.option("--delete-extra", is_flag=True, help="Move files that the snapshot does not hold to the trash.")
-@click.option("-n", "--dry-run", is_flag=True, help="Show what would be written, and change nothing.")
+@click.option(
+    "--delete-extra",
+    is_flag=True,
+    help="Move files that the snapshot does not hold to the trash; a --target that is not empty needs --overwrite too.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common_options
 def restore_command(paths: tuple[str, ...], snapshot: str, target: str | None, yes: bool, **values: object) -> int:
@@ -58,8 +62,9 @@ _WHERE = ("location", "bucket", "folder")
 
 def _show(settings: Settings, result: RestoreResult) -> None:
     if settings.json:
-        out_json(result)
+        out_json(plain(result) | {"actions": [action.to_dict() for action in result.actions]})
     elif not settings.quiet:
+        show_actions(result.actions)
         verb = "Would restore" if result.dry_run else "Restored"
         parts = [f"{verb} {count(result.restored, 'file')}, {size(result.bytes)}"]
         if result.bytes_reused:
@@ -71,7 +76,7 @@ def _show(settings: Settings, result: RestoreResult) -> None:
         if result.extra:
             note(
                 f"{count(len(result.extra), 'file')} at the target not in the snapshot, and left there "
-                "(--delete-extra removes them)."
+                "(--delete-extra moves them to the trash)."
             )
     show_problems(settings, result.warnings, result.errors)
 
@@ -79,7 +84,7 @@ def _show(settings: Settings, result: RestoreResult) -> None:
 def _rest(result: RestoreResult) -> tuple[tuple[int, str], ...]:
     return (
         (result.unchanged, "unchanged"),
-        (result.deleted, "deleted"),
-        (result.trashed, "moved to the trash"),
+        (result.trashed - result.deleted, "replaced (to the trash)"),
+        (result.deleted, "deleted (to the trash)"),
         (result.failed, "failed"),
     )

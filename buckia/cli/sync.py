@@ -26,7 +26,7 @@ from buckia.events import SyncResult
 
 if TYPE_CHECKING:
     from buckia.client import Plan
-    from buckia.events import Conflict, Failure, Settled, Skipped, StatusResult, Traffic
+    from buckia.events import Action, Conflict, Failure, Settled, Skipped, StatusResult, Traffic
 
 POLICIES = ("local_wins", "remote_wins", "newest_wins", "ask")
 _LISTED_MAX = 20
@@ -144,9 +144,7 @@ def _show_plan(settings: Settings, plan: Plan) -> int:
     if settings.json:
         out_json(plain(result) | plain(plan.to_dict()))
     elif not settings.quiet:
-        for action in plan.actions:
-            verb = action.kind.replace("_", " ")
-            out(f"{verb:<13} {size(action.size):>8}  {action.path}" + (f"  ({action.reason})" if action.reason else ""))
+        show_actions(plan.actions)
         text = ", ".join(_done(result) + _left(result))
         out(f"Would be done: {text or 'nothing, all is in step'}. Nothing was changed (dry run).")
         if plan.actions:
@@ -154,6 +152,13 @@ def _show_plan(settings: Settings, plan: Plan) -> int:
     _show_skipped(settings, result)
     _show_problems(settings, result)
     return 1 if result.failed else 0
+
+
+def show_actions(actions: Iterable[Action]) -> None:
+    """Print what a dry run would do, an action a line."""
+    for action in actions:
+        verb = action.kind.replace("_", " ")
+        out(f"{verb:<13} {size(action.size):>8}  {action.path}" + (f"  ({action.reason})" if action.reason else ""))
 
 
 def _show_result(settings: Settings, result: SyncResult) -> None:

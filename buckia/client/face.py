@@ -23,6 +23,7 @@ from buckia.engine.reconcile import Sync
 from buckia.errors import LocalError, RefusedError, UsageError
 from buckia.events import (
     Difference,
+    Failure,
     FileInfo,
     PathVersion,
     ProgressCallback,
@@ -219,10 +220,16 @@ class BuckiaClient:
             session.counted() as traffic,
             session.workspace(roots[0], self.config.options(), progress_callback, write=False) as work,
         ):
+            site = session.site(work.root, work.fetchers or work.executor, work.progress, work.state.owner)
+            if options.dry_run:
+                run = Sync(work)
+                planned, forecast = run.plan(), run.forecast()
+                _require_captured(planned.failures + forecast.failures)
+                site.rows, site.coming = forecast.rows, forecast.entries
+            else:
+                site.rows = lambda path: work.state.directory(path)[1]
             work.repository.open()
             work.repository.refresh()
-            site = session.site(work.root, work.fetchers or work.executor, work.progress, work.state.owner)
-            site.rows = lambda path: work.state.directory(path)[1]
             result = restore(work.repository, site, tree, replace(options, overwrite=True))
         result.snapshot, result.traffic = name, traffic
         return result
@@ -235,11 +242,7 @@ class BuckiaClient:
                 "A restore in place needs a confirmation. Nothing was changed.",
                 hint="Answer the question, or add --yes.",
             )
-        captured = self.sync(allow_mass_delete=True)
-        if captured.failed:
-            raise LocalError(
-                f"{captured.failed} files could not be captured, so nothing was restored: {captured.errors[0].reason}"
-            )
+        _require_captured(self.sync(allow_mass_delete=True).errors)
 
     def verify(self, read_data: bool = False, progress_callback: ProgressCallback | None = None) -> VerifyResult:
         """Check that every snapshot is whole: structure and presence, and with ``read_data`` every byte."""
@@ -416,6 +419,12 @@ class BuckiaClient:
                 hint="`buckia config show --mapping` shows which holds which; `buckia sync DIR` names one.",
             )
         return roots
+
+
+def _require_captured(failures: Sequence[Failure]) -> None:
+    """Raise LocalError if something on disk cannot be taken into the history before it is replaced."""
+    if failures:
+        raise LocalError(f"{len(failures)} files could not be captured, so nothing was restored: {failures[0].reason}")
 
 
 def _select(config: BucketConfig | BuckiaConfig | Mapping[str, Any] | str | Path, name: str | None) -> BucketConfig:

@@ -6,18 +6,28 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from buckia.events import Conflict, Failure, FolderError, Requests, Settled, Skipped, SyncResult, Traffic
+from buckia.events import (
+    Action,
+    ActionKind,
+    Conflict,
+    Failure,
+    FolderError,
+    Requests,
+    Settled,
+    Skipped,
+    SyncResult,
+    Traffic,
+)
 from buckia.store.reader import WINDOW_BYTES
 from buckia.store.writer import ONE_PACK_BYTES_MAX, PACK_BYTES_TARGET
-
-ActionKind = Literal["upload", "download", "delete_remote", "delete_local", "hide", "conflict", "resolve"]
 
 UPLOAD: ActionKind = "upload"
 DOWNLOAD: ActionKind = "download"
 DELETE_REMOTE: ActionKind = "delete_remote"
 DELETE_LOCAL: ActionKind = "delete_local"
+KEEP: ActionKind = "keep"
 HIDE: ActionKind = "hide"
 CONFLICT: ActionKind = "conflict"
 RESOLVE: ActionKind = "resolve"
@@ -27,24 +37,6 @@ OTHER_WINS = "changed on both sides; the other version wins, this device's stays
 """Why, for each `RESOLVE`."""
 
 _PUBLISHED = (UPLOAD, DELETE_REMOTE, RESOLVE)
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One thing that a sync will do: ``directory`` is a path in the folder with a slash, ``size`` in bytes, ``reason``
-    for people.
-    """
-
-    kind: ActionKind
-    directory: str
-    name: str
-    size: int
-    reason: str
-
-    @property
-    def path(self) -> str:
-        """Relative to the folder."""
-        return self.directory + self.name
 
 
 @dataclass(slots=True)
@@ -145,10 +137,7 @@ class Plan:
         cost = self.estimate()
         return {
             "dry_run": True,
-            "actions": [
-                {"kind": action.kind, "path": action.path, "size": action.size, "reason": action.reason}
-                for action in self.actions
-            ],
+            "actions": [action.to_dict() for action in self.actions],
             "estimate": {
                 "requests": cost.requests,
                 "bytes_uploaded": cost.bytes_uploaded,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 
 from buckia.core.directory import lookup
-from buckia.core.ids import DeviceId, ObjectId
+from buckia.core.ids import DeviceId, Dot, ObjectId
 from buckia.core.manifest import Kind, Subtree
 from buckia.core.record import CHAIN_MAX
 from buckia.engine import plan as acts
 from buckia.engine.applied import Applied, begin_change, load_applied, load_conflicts, save_applied
 from buckia.engine.compare import Change, DirectoryPlan, Edit, Path
 from buckia.engine.context import Confirm, Workspace, guard_mass_deletion
+from buckia.engine.forecast import Forecast
 from buckia.engine.hiding import Hiding
 from buckia.engine.history import retained, to_path
 from buckia.engine.materialise import Materialiser
@@ -50,6 +51,8 @@ class Sync:
         """The snapshots whose merge the tree is, where it is no snapshot's own."""
         self._state: State | None = None
         self._plans: list[DirectoryPlan] = []
+        self._own = Dot(_PROVISIONAL, 0)
+        """What the edits of this run will have."""
         self._hiding: Hiding | None = None
         self._blocked: list[Conflict] = []
         """What is in the way of something, and waits for its user."""
@@ -163,6 +166,7 @@ class Sync:
         self._plan.joins = not self._repo.ledger.own_seq()
         seq = max(self._repo.ledger.own_seq(), 1) + 1
         device = own[0] if own is not None else _PROVISIONAL
+        self._own = Dot(device, seq)
         work = self._work
         self._hiding = Hiding(work, self._scanned)
         survey = Survey(work, self._state.tree, device, seq, retained(self._repo), self._hiding)
@@ -246,6 +250,10 @@ class Sync:
         folder_files = self._state.tree.files if self._state is not None else 0
         guard_mass_deletion(_vanishing(self._plans), folder_files, "from the folder", settings, confirm)
         guard_mass_deletion(_vanishing_here(self._plans), planned.files, "on this disk", settings, confirm)
+
+    def forecast(self) -> Forecast:
+        """What the directory and its state will be if the plan is executed; what it would publish is read for that."""
+        return Forecast(self._work, self._plans, self._own)
 
     # ---- Execute
 

@@ -17,10 +17,11 @@ from buckia.core.manifest import FileContent, Kind, Subtree, current
 from buckia.engine.compare import PERMISSIONS
 from buckia.engine.fetch import Fetched, Fetcher, Wanted, in_batches, room_for
 from buckia.engine.history import to_path
+from buckia.engine.plan import DELETE_LOCAL, DOWNLOAD, KEEP
 from buckia.engine.restoreplan import Directory, Found, Item, RestorePlan, RestorePlanner, Site
 from buckia.errors import IntegrityError, LocalError, NotFoundError, RefusedError, UsageError
-from buckia.events import Failure, RestoreResult
-from buckia.local.fs import DIRECTORY, DiskFullError
+from buckia.events import Action, ActionKind, Failure, RestoreResult
+from buckia.local.fs import DIRECTORY, DiskEntry, DiskFullError
 from buckia.local.paths import ours
 from buckia.local.sidecars import require_closed
 from buckia.local.writer import Placement, Writer
@@ -112,17 +113,48 @@ def _open_target(site: Site, overwrite: bool) -> str:
 
 
 def _foresee(plan: RestorePlan, options: RestoreOptions, result: RestoreResult) -> None:
-    """The counts that a run would bring."""
+    """What a run would do, path by path, and the counts that it would bring."""
+    actions: list[Action] = []
+
+    def foresee(kind: ActionKind, path: str, size: int, reason: str) -> None:
+        above, slash, name = path.rpartition("/")
+        actions.append(Action(kind, above + slash, name, size, reason))
+
+    for directory in plan.directories:
+        if _gives_way(directory.present):
+            result.trashed += 1
+            foresee(DELETE_LOCAL, directory.path, 0, "a directory takes its place; it goes to the trash")
+    for item in plan.writes:
+        replaces = _gives_way(item.present)
+        result.trashed += replaces
+        reason = "replaces what is there, which goes to the trash" if replaces else "not there"
+        if item.present is not None and not replaces:
+            reason = "takes the place of a directory"
+        foresee(DOWNLOAD, item.path, item.size, reason)
+        for path, _ in _files(item.inside):
+            result.trashed += 1
+            foresee(DELETE_LOCAL, path, 0, "a file takes the place of its directory; it goes to the trash")
+    for path, size in _files(plan.extra):
+        if options.delete_extra:
+            foresee(DELETE_LOCAL, path, 0, "not in the snapshot; it goes to the trash")
+        else:
+            foresee(KEEP, path, size, "not in the snapshot; --delete-extra moves it to the trash")
+            result.extra.append(path)
+    result.deleted = len(_files(plan.extra)) if options.delete_extra else 0
+    result.trashed += result.deleted
     result.restored = len(plan.writes)
     result.bytes = sum(item.size for item in plan.writes)
-    replaced = [item.present for item in plan.writes] + [item.present for item in plan.directories]
-    result.trashed = sum(1 for present in replaced if present is not None and present.kind != DIRECTORY)
-    result.trashed += sum(1 for item in plan.writes for found in item.inside if found.stat is not None)
-    result.extra = [found.path for found in plan.extra if found.stat is not None]
-    if options.delete_extra:
-        result.deleted = len(result.extra)
-        result.trashed += result.deleted
-        result.extra = []
+    result.actions = sorted(actions, key=lambda action: action.path)
+
+
+def _gives_way(present: DiskEntry | None) -> bool:
+    """Whether a file or link is there, which goes to the trash before its place is taken."""
+    return present is not None and present.kind != DIRECTORY
+
+
+def _files(found: Sequence[Found]) -> list[tuple[str, int]]:
+    """Paths and sizes in bytes of the files and links among what was found."""
+    return [(item.path, item.stat[1]) for item in found if item.stat is not None]
 
 
 class _Restorer:

@@ -59,6 +59,8 @@ class Site:
     when: str
     progress: Progress = field(default_factory=Progress)
     rows: Rows | None = None
+    coming: Callable[[str], Mapping[str, DiskEntry | None]] | None = None
+    """For a dry run in place: what the sync before it changes in a directory on disk; None: a name goes."""
     now_ns: int = 0
     """When the restore began: temporary files of others that nobody has touched for long are removed."""
 
@@ -232,7 +234,7 @@ class RestorePlanner:
             if not selected and not (shown.kind == Kind.DIRECTORY and self._selection.leads_on(here)):
                 continue
             path = _join(visit.disk_path, name)
-            problem = self._problem(visit.path, shown)
+            problem = refusal(visit.path, shown, self._platform)
             if problem is not None:
                 self._selection.forget(here)
                 self._fail(path, f"it is not written here: {problem}")
@@ -256,8 +258,7 @@ class RestorePlanner:
         """What is at the place of a directory, by folded name, but for what is ours."""
         found: dict[str, DiskEntry] = {}
         leftovers: list[str] = []
-        for raw in self._site.files.scan(self._site.disk(visit.disk_path)) if visit.exists else ():
-            entry = DiskEntry(*raw)
+        for entry in self._entries(visit.disk_path) if visit.exists else ():
             if entry.name.startswith(TEMPORARY):
                 if is_leftover(entry, self._site.token, self._site.now_ns):
                     leftovers.append(entry.name)
@@ -267,17 +268,20 @@ class RestorePlanner:
             self._plan.leftovers.append((visit.disk_path, leftovers))
         return found
 
+    def _entries(self, directory: str) -> list[DiskEntry]:
+        """What is in a directory, or will be. Raises LocalError."""
+        coming = {} if self._site.coming is None else self._site.coming(directory)
+        try:
+            found = [DiskEntry(*raw) for raw in self._site.files.scan(self._site.disk(directory))]
+        except LocalError:
+            if self._site.coming is None or self._site.files.stat(self._site.disk(directory)) is not None:
+                raise
+            found = []  # the sync makes it
+        entries = [entry for entry in found if entry.name not in coming]
+        return entries + [entry for entry in coming.values() if entry is not None]
+
     def _folded(self, name: str) -> str:
         return name if self._fold is None else str(self._fold(name.encode("utf-8", "surrogateescape")))
-
-    def _problem(self, path: Path, shown: Shown) -> str | None:
-        """Why something may not be on this disk."""
-        problem = name_problem(shown.name, self._platform, top=not path)
-        problem = problem or path_problem((*path, shown.name), self._platform)
-        if problem is None and shown.kind == Kind.SYMLINK:
-            target = shown.versions[0].content
-            problem = link_problem(len(path), target, self._platform) if isinstance(target, bytes) else None
-        return problem
 
     def _fail(self, path: str, reason: str) -> None:
         self._plan.failures.append(Failure(path, reason))
@@ -388,10 +392,19 @@ class RestorePlanner:
 
     def _listed(self, directory: str) -> list[DiskEntry]:
         try:
-            return [DiskEntry(*raw) for raw in self._site.files.scan(self._site.disk(directory))]
+            return self._entries(directory)
         except LocalError as error:
             self._fail(directory, error.message)
             return []
+
+
+def refusal(path: Path, shown: Shown, platform: Platform) -> str | None:
+    """Why something may not be on this disk, in a directory of the folder; None if it may."""
+    problem = name_problem(shown.name, platform, top=not path) or path_problem((*path, shown.name), platform)
+    if problem is None and shown.kind == Kind.SYMLINK:
+        target = shown.versions[0].content
+        problem = link_problem(len(path), target, platform) if isinstance(target, bytes) else None
+    return problem
 
 
 def _may_share(item: Item, present: DiskEntry) -> bool:
