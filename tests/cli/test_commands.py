@@ -30,6 +30,7 @@ VERSION_FIELDS = {"path", "change", "snapshot", "time", "device", "size", "conte
 RESTORE_FIELDS = {
     *("restored", "unchanged", "deleted", "trashed", "failed", "bytes", "bytes_reused", "extra", "errors", "warnings"),
     *("snapshot", "root", "dry_run", "requests", "retried", "retries", "bytes_uploaded", "bytes_downloaded"),
+    "actions",
 }
 VERIFY_FIELDS = {
     *("snapshots", "files", "packs", "blobs", "bytes", "read_data", "damaged", "foreign", "unreferenced_packs", "root"),
