@@ -171,7 +171,10 @@ class BuckiaClient:
 
         That sync captures what is there. ``how``: ``overwrite`` (replace files at the target that differ; they go to
         its trash), ``delete_extra`` (move files that the snapshot does not hold to the trash), ``dry_run`` (change
-        nothing; ``actions`` of the result are what would be done). Raises RefusedError if the target holds files and ``overwrite`` is not given, or if nobody confirms a restore in place.
+        nothing; ``actions`` of the result are what would be done).
+
+        Raises RefusedError if the target holds files and ``overwrite`` is not given, or if nobody confirms a restore in
+        place.
         """
         from buckia.engine.restore import RestoreOptions, restore
 
