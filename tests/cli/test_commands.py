@@ -37,8 +37,20 @@ VERIFY_FIELDS = {
     *("clean", "requests", "retried", "retries", "bytes_uploaded", "bytes_downloaded"),
 }
 STATUS_FIELDS = {
-    *("local_path", "location", "in_sync", "to_upload", "to_download", "to_delete", "conflicts", "pending", "root"),
-    *("snapshot", "snapshot_time", "device", "files", "bytes", "requests", "retried", "retries"),
+    *("local_path", "location", "in_sync", "to_upload", "to_download", "to_delete", "hidden", "conflicts", "pending"),
+    *(
+        "root",
+        "folder",
+        "folders",
+        "snapshot",
+        "snapshot_time",
+        "device",
+        "files",
+        "bytes",
+        "requests",
+        "retried",
+        "retries",
+    ),
     *("bytes_uploaded", "bytes_downloaded"),
 }
 
