@@ -260,11 +260,13 @@ def _show_problems(settings: Settings, result: SyncResult) -> None:
     if settings.json:
         return
     if result.hidden:
-        note(f"{_hidden(result.hidden)} (--delete-orphaned publishes deletions).")
+        note(f"{_hidden(result.hidden)}.")
 
 
 def _hidden(number: int) -> str:
-    return f"{count(number, 'file')} deleted here, still in the bucket"
+    """What is only hidden here, and both ways out of that."""
+    ways = "sync --delete-orphaned publishes deletions, restore brings files back"
+    return f"{count(number, 'file')} deleted here, still in the bucket ({ways})"
 
 
 def show_problems(settings: Settings, warnings: Iterable[str], errors: list[Failure]) -> None:
@@ -302,7 +304,8 @@ def status_command(local_path: str | None, location: str | None, bucket: str | N
 
 
 def _show_status(result: StatusResult) -> None:
-    out(f"{result.local_path} <-> {result.location}")
+    name = f"{result.folder}: " if result.folder else ""
+    out(f"{name}{result.local_path} <-> {result.location}")
     waiting = (
         (result.to_upload, f"{result.to_upload} to upload"),
         (result.to_download, f"{result.to_download} to download"),
