@@ -427,7 +427,8 @@ class BuckiaClient:
 def _require_captured(failures: Sequence[Failure]) -> None:
     """Raise LocalError if something on disk cannot be taken into the history before it is replaced."""
     if failures:
-        raise LocalError(f"{len(failures)} files could not be captured, so nothing was restored: {failures[0].reason}")
+        number = "1 file" if len(failures) == 1 else f"{len(failures)} files"
+        raise LocalError(f"{number} could not be captured, so nothing was restored: {failures[0].reason}")
 
 
 def _select(config: BucketConfig | BuckiaConfig | Mapping[str, Any] | str | Path, name: str | None) -> BucketConfig:

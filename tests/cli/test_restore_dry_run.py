@@ -152,7 +152,7 @@ def test_in_place_what_cannot_be_captured_stops_both(
     monkeypatch.setattr(Capture, "read", refuse)
     outcomes = [buckia("restore", "--snapshot", "latest~1", flag) for flag in ("-n", "-y")]
     assert outcomes[0].code == outcomes[1].code != 0
-    assert "could not be captured, so nothing was restored" in outcomes[0].err
+    assert "1 file could not be captured, so nothing was restored" in outcomes[0].err
     assert (synced / "a").read_text() == "2"
 
 
