@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,7 +16,46 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 DELAY_SECONDS = 1.0
+RATE_SECONDS = 60.0
+"""The rate is that of so long."""
 _PATH_COLUMNS = 40
+
+
+class Rate:
+    """How fast bytes move, and how long the others will take; ``clock`` returns seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._samples: deque[tuple[float, int]] = deque()
+        """One a second at most: time and bytes done. The first is as old as the rate looks back, or a little older."""
+        self._current = self._total = 0
+
+    def take(self, current: int, total: int) -> None:
+        """So many bytes are done by now. Other work begins where that are fewer than before, or of another total."""
+        now = self._clock()
+        if current < self._current or total != self._total:
+            self._samples.clear()
+        self._current, self._total = current, total
+        if not self._samples or now - self._samples[-1][0] >= 1:
+            self._samples.append((now, current))
+        while len(self._samples) > 1 and now - self._samples[1][0] >= RATE_SECONDS:
+            self._samples.popleft()
+
+    def per_second(self) -> float:
+        """Bytes per second; 0 where nothing has moved."""
+        if not self._samples:
+            return 0
+        since, before = self._samples[0]
+        return (self._current - before) / max(self._clock() - since, 1)
+
+    def __str__(self) -> str:
+        from rich.filesize import decimal
+
+        rate = self.per_second()
+        if not rate:
+            return ""
+        left = round((self._total - self._current) / rate)
+        return f"{decimal(int(rate))}/s {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
 
 
 class ProgressDisplay:
@@ -29,6 +70,10 @@ class ProgressDisplay:
         self._begin = clock()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._rate = Rate(clock)
+        self._report = (0, 0, "", "")
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         self._begin = self._clock()
@@ -41,20 +86,42 @@ class ProgressDisplay:
 
     def __call__(self, current: int, total: int, action: str, path: str) -> None:
         """Take a report of progress: bytes done, bytes in all, what happens, to which path."""
-        if not self._enabled or (self._bar is None and self._clock() - self._begin < DELAY_SECONDS):
+        if not self._enabled:
             return
-        if self._bar is None or self._task is None:
-            self._bar, self._task = _bar()
-            self._bar.start()
-        self._bar.update(
-            self._task, completed=current, total=total or None, action=action.capitalize(), path=shortened(path)
-        )
+        with self._lock:
+            self._report = (current, total, action, path)
+            self._rate.take(current, total)
+            left = DELAY_SECONDS - (self._clock() - self._begin)
+            if self._bar is not None or left <= 0:
+                self._draw()
+            elif self._timer is None:  # the next report may be long in coming
+                self._timer = threading.Timer(left, self._begin_to_draw)
+                self._timer.daemon = True
+                self._timer.start()
 
     def pause(self) -> None:
         """Clear the line, as before a question; the next report draws it again."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar, self._task = None, None
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar, self._task = None, None
+
+    def _begin_to_draw(self) -> None:
+        with self._lock:
+            if self._timer is threading.current_thread():  # else it was cancelled meanwhile
+                self._draw()
+
+    def _draw(self) -> None:
+        if self._bar is None or self._task is None:
+            self._bar, self._task = _bar(self._rate)
+        current, total, action, path = self._report
+        self._bar.update(
+            self._task, completed=current, total=total or None, action=action.capitalize(), path=shortened(path)
+        )
+        self._bar.start()
 
 
 def shortened(path: str, columns: int = _PATH_COLUMNS) -> str:
@@ -67,18 +134,17 @@ def shortened(path: str, columns: int = _PATH_COLUMNS) -> str:
     return f"...{text}"
 
 
-def _bar() -> tuple[Progress, TaskID]:
+def _bar(rate: Rate) -> tuple[Progress, TaskID]:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     bar = Progress(
         TextColumn("{task.fields[action]}", markup=False),
         BarColumn(bar_width=20),
         DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}", style="progress.data.speed"),
         TextColumn("{task.fields[path]}", markup=False),
         console=Console(stderr=True),
         transient=True,
     )
-    return bar, bar.add_task("", total=None, action="", path="")
+    return bar, bar.add_task("", total=None, action="", path="", rate=rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -217,6 +217,7 @@ class Session:
         """A local root and its folder. With ``write`` a local bucket that never was there is made."""
         settings = self.settings(options)
         with (
+            closing(self.progress(callback)) as progress,
             self._place(root, write=write) as (local, directory),
             _naming_state(directory),
             State.open(directory, machine=machine_id()) as state,
@@ -244,7 +245,7 @@ class Session:
                 executor=executor,
                 fetchers=fetchers,
                 settings=settings,
-                progress=self.progress(callback),
+                progress=progress,
                 fold=fold_insensitive if self.files.case_insensitive(local) else None,
             )
 

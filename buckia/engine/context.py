@@ -21,6 +21,8 @@ from buckia.local.fs import DiskEntry, FileSystem, Stat
 from buckia.local.state import State
 from buckia.store.repository import Repository
 
+STEP_BYTES = 2 << 20
+"""Progress that is made at the speed of the disk is reported in steps of this size."""
 Confirm = Callable[[str], bool]
 """Asked before a dangerous act; true goes on."""
 
@@ -63,7 +65,8 @@ class Progress:
             return
         with self._lock:
             self.current = min(self.current + amount, self.total)
-            self.callback(self.current, self.total, action, path)
+            if self.callback is not None:
+                self.callback(self.current, self.total, action, path)
 
     def finish(self, action: str) -> None:
         """Report the end: current equals total."""
@@ -71,6 +74,49 @@ class Progress:
             with self._lock:
                 self.current = self.total
                 self.callback(self.current, self.total, action, "")
+
+    def close(self) -> None:
+        """Call nobody from now on: a pack may still arrive when the operation has failed."""
+        with self._lock:
+            self.callback = None
+
+
+@dataclass(slots=True)
+class Upload:
+    """A file on its way out. Each of its bytes counts once, however often it is read: when the pack that holds it has
+    arrived, or when it was read and needed no upload.
+    """
+
+    progress: Progress
+    path: str
+    left: int
+    """Planned bytes that were not read yet."""
+    _known: int = 0
+
+    def packed(self, size: int) -> int:
+        """Bytes were read that will be sent; how many of them have not been read before."""
+        new = min(size, self.left)
+        self.left -= new
+        return new
+
+    def known(self, size: int) -> None:
+        """Bytes were read that need no upload."""
+        self._known += self.packed(size)
+        if self._known >= STEP_BYTES:
+            self._report()
+
+    def sent(self, size: int) -> None:
+        """A pack has arrived, with so many bytes of this file and of those before it."""
+        self.progress.advance(size, "uploading", self.path)
+
+    def finish(self) -> None:
+        """The file was read: what it lacks of the plan counts too, and what is in no pack."""
+        self._known += self.packed(self.left)
+        self._report()
+
+    def _report(self) -> None:
+        size, self._known = self._known, 0
+        self.progress.advance(size, "uploading", self.path)
 
 
 @dataclass(slots=True)

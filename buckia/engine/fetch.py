@@ -107,7 +107,9 @@ Pieces = list[tuple[bytes, int]]
 
 
 class Fetcher:
-    """Stages files below one root. ``report`` is told the bytes and the path of each."""
+    """Stages files below one root. ``report`` is told the bytes that were written of each, a window at a time, and its
+    path.
+    """
 
     def __init__(
         self,
@@ -271,13 +273,25 @@ class Fetcher:
 
     def _staged(self, item: Wanted, source: Callable[[], Iterable[bytes]]) -> Fetched:
         version = item.version
+        reported = 0
+
+        def parts() -> Iterator[bytes]:
+            nonlocal reported
+            done = 0
+            for raw in source():
+                yield raw
+                done += len(raw)
+                if reported + WINDOW_BYTES <= done < version.size:
+                    self._report(done - reported, item.path)
+                    reported = done
+
         try:
-            staged = self._writer.stage_file(item.directory, source(), mode=version.mode, mtime_ns=version.mtime_ns)
+            staged = self._writer.stage_file(item.directory, parts(), mode=version.mode, mtime_ns=version.mtime_ns)
         except (DiskFullError, CancelledError):
             raise
         except (LocalError, IntegrityError, FormatError) as error:
             return Fetched(item, None, error.message)
-        self._report(version.size, item.path)
+        self._report(version.size - reported, item.path)
         return Fetched(item, staged)
 
     def _chunks(self, item: Wanted) -> Iterator[bytes]:

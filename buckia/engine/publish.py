@@ -14,13 +14,14 @@ from buckia.core.ids import Dot
 from buckia.core.manifest import Kind, Subtree, Version
 from buckia.engine.capture import Capture, Captured
 from buckia.engine.compare import DirectoryPlan, Edit, Value, dots_of, kept_mode, rewritten
-from buckia.engine.context import Workspace
+from buckia.engine.context import Upload, Workspace
 from buckia.engine.editor import TreeEditor
 from buckia.engine.work import in_order
 from buckia.errors import LocalError
 from buckia.events import Failure
 from buckia.local.state import Row
 from buckia.store.journal import Linked, Tips
+from buckia.store.writer import PackWriter
 
 SLICE_BYTES = 4 << 30
 SLICE_NS = 600 * 10**9
@@ -61,6 +62,8 @@ class Publisher:
         self._repo = workspace.repository
         self.done = Published(tree, basis)
         self._bytes = 0
+        self._uploads: dict[str, Upload] = {}
+        """Files that were begun and not taken yet; what one commit read ahead, the next one reads again."""
         self._losers: dict[Path, tuple[set[Dot], Version]] = {}
         """Where the policy decides for another version than the local edit: the dots of such edits, and that version.
         """
@@ -106,7 +109,7 @@ class Publisher:
         self._bytes, since = 0, self._work.clock.now_ns()
 
         def read(batch: Batch) -> Read:
-            return [(item, self._read(capture, item)) for item in batch]
+            return [(item, self._read(capture, writer, item)) for item in batch]
 
         for results in in_order(self._work.executor, read, _batches(_items(plans)), AHEAD):
             for (plan, edit, is_last), captured in results:
@@ -131,6 +134,7 @@ class Publisher:
 
     def _take(self, editor: TreeEditor, plan: DirectoryPlan, edit: Edit, captured: Outcome, dot: Dot) -> None:
         """Put what was read into the tree and into the directory's rows."""
+        upload = self._uploads.pop(_text(plan, edit), None)
         if isinstance(captured, Failure):
             self.done.failures.append(captured)
             if edit.row is not None:
@@ -142,23 +146,30 @@ class Publisher:
         editor.edit((*plan.path, edit.entry_name), edit.supersede, version)
         if row is not None:
             plan.rows[row.name] = row
-        action = "deleting" if edit.disk is None else "uploading"
-        self._work.progress.advance(edit.disk.size if edit.disk is not None else 0, action, _text(plan, edit))
+        if upload is None:
+            self._work.progress.advance(0, "deleting", _text(plan, edit))
+        else:
+            upload.finish()
 
-    def _read(self, capture: Capture, item: Item) -> Outcome:
+    def _read(self, capture: Capture, writer: PackWriter, item: Item) -> Outcome:
         """What a file holds; None for a deletion."""
         plan, edit, _ = item
         if edit.disk is None:
             return None
+        text = _text(plan, edit)
+        upload = self._uploads.setdefault(text, Upload(self._work.progress, text, edit.disk.size))
         relative = f"{plan.disk_path}/{edit.name}" if plan.disk_path else edit.name
         if edit.disk.kind == Kind.DIRECTORY:
             return Captured(Value(Kind.DIRECTORY, None, edit.disk.mode), None, edit.disk)
+        if edit.disk.size > SMALL_FILE_BYTES:
+            self._work.progress.advance(0, "uploading", text)  # it may take long before the first pack has arrived
         try:
-            return capture.read(self._work.disk(relative), edit.name, edit.disk.kind)
+            with writer.telling(upload):
+                return capture.read(self._work.disk(relative), edit.name, edit.disk.kind)
         except LocalError as error:
             if capture.sink_failure is not None:
                 raise  # not this file's failure: what others stored may be lost with it
-            return Failure(_text(plan, edit), error.message)
+            return Failure(text, error.message)
 
     def _outcome(self, edit: Edit, captured: Captured | None, dot: Dot) -> tuple[Version | None, Row | None]:
         """The version that an edit adds, and the row that shows it."""

@@ -7,8 +7,10 @@ pack, full packs are logged and handed to the transfer, which makes callers wait
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from buckia.core.codec import RAW, Compressor
 from buckia.core.ids import PUBLIC_ID_KEYS, BlobId, BlobType, Buffer, ObjectId, blob_id
@@ -27,6 +29,19 @@ LANES = 2
 LANES_FROM_BYTES = 8 << 20
 """From this size of a commit on, threads fill packs of their own."""
 _POOL_MAX = 3
+
+
+class Source(Protocol):
+    """Whose chunks these are; it is told in raw bytes what becomes of them."""
+
+    def packed(self, size: int) -> int:
+        """New bytes lie in a pack; how many of them are to be told of again as ``sent``."""
+
+    def known(self, size: int) -> None:
+        """Bytes need not be stored."""
+
+    def sent(self, size: int) -> None:
+        """A pack has arrived that ends with bytes from here; ``size`` is that of all its sources."""
 
 
 class PackWriter:
@@ -64,11 +79,24 @@ class PackWriter:
     def put(self, kind: BlobType, raw: Buffer) -> BlobId:
         """Store a blob unless it is known; its id. Thread-safe."""
         self._require_sound()
+        source: Source | None = getattr(self._local, "source", None) if kind == BlobType.CHUNK else None
         name = blob_id(kind, raw, PUBLIC_ID_KEYS)
-        if not self._known(kind, name, len(raw)):
+        known = self._known(kind, name, len(raw))
+        if not known:
             codec, payload = self._compressor().compress(raw)
-            self._append(kind, codec, name, len(raw), payload)
+            known = not self._append(_Blob(kind, codec, name, len(raw), payload, source))
+        if known and source is not None:
+            source.known(len(raw))
         return name
+
+    @contextmanager
+    def telling(self, source: Source) -> Iterator[None]:
+        """Chunks that this thread puts inside are from this source."""
+        self._local.source = source
+        try:
+            yield
+        finally:
+            self._local.source = None
 
     def _known(self, kind: BlobType, name: BlobId, raw_length: int) -> bool:
         """Whether a blob need not be stored. A row that no hash covers may be damaged: one that says other things of
@@ -87,25 +115,26 @@ class PackWriter:
             compressor = self._local.compressor = Compressor()
         return compressor
 
-    def _append(self, kind: BlobType, codec: int, name: BlobId, raw_length: int, payload: Buffer) -> None:
-        blob = _Blob(kind, codec, name, raw_length, payload)
+    def _append(self, blob: _Blob) -> bool:
+        """Put a blob into a pack, unless another thread just did."""
         with self._lock:
             self._require_sound()
-            if name in self._new:
-                return
-            self._new.add(name)
-            if kind == BlobType.CHUNK:
-                self.chunk_bytes += raw_length
+            if blob.name in self._new:
+                return False
+            self._new.add(blob.name)
+            if blob.kind == BlobType.CHUNK:
+                self.chunk_bytes += blob.raw_length
                 full = self._add_chunk(blob)
             else:
                 full = self._add_node(blob)
         while full is not None:
             # The next pack is opened after this one was taken: whoever waits for the transfer holds one pack, not two.
             self._send(full)
-            if kind != BlobType.CHUNK:
-                return
+            if blob.kind != BlobType.CHUNK:
+                break
             with self._lock:
                 full = self._add_chunk(blob)
+        return True
 
     def _add_chunk(self, blob: _Blob) -> _OpenPack | None:
         """Append a chunk to the pack of this thread's lane; if it is full, take it out instead and return it."""
@@ -168,20 +197,22 @@ class PackWriter:
         sealed = pack.builder.finish()
         self._ledger.log_pack(sealed.id, len(sealed.data), sealed.rows)
 
-        def recycle() -> None:
+        def arrived() -> None:
             sealed.data.release()
             with self._lock:
                 if len(self._free) < _POOL_MAX:
                     self._free.append(pack.buffer)
+            if pack.source is not None:
+                pack.source.sent(pack.source_bytes)
 
         self._sent += 1
-        self._transfer.submit_put(self._prefix + pack_key(sealed.id), sealed.data, recycle)
+        self._transfer.submit_put(self._prefix + pack_key(sealed.id), sealed.data, arrived)
 
     def copy(self, blobs: Iterable[tuple[BlobType, BlobId, bytes]]) -> None:
         """Store blobs although they are known: rescue from a condemned pack, consolidation of small ones."""
         for kind, name, raw in blobs:
             codec, payload = self._compressor().compress(raw)
-            self._append(kind, codec, name, len(raw), payload)
+            self._append(_Blob(kind, codec, name, len(raw), payload))
 
     def finish(self) -> None:
         """Seal what is open and wait until every pack has arrived and is in the ledger's log of pending packs."""
@@ -213,6 +244,7 @@ class _Blob:
     name: BlobId
     raw_length: int
     payload: Buffer
+    source: Source | None = None
 
 
 @dataclass(slots=True)
@@ -221,6 +253,9 @@ class _OpenPack:
 
     builder: PackBuilder
     buffer: bytearray
+    source: Source | None = None
+    """The last one of its chunks."""
+    source_bytes: int = 0
 
     def is_full(self, more: int) -> bool:
         """Whether a payload of ``more`` bytes belongs into the next pack."""
@@ -233,6 +268,9 @@ class _OpenPack:
     def add(self, blob: _Blob) -> None:
         """Append a blob."""
         self.builder.add(blob.kind, blob.codec, blob.name, blob.raw_length, blob.payload)
+        if blob.source is not None:
+            self.source = blob.source
+            self.source_bytes += blob.source.packed(blob.raw_length)
 
 
 def pack_refs(packs: Iterable[tuple[ObjectId, int, bytes]]) -> tuple[PackRef, ...]:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from buckia.cli import progress
 from buckia.cli.common import configure_logging
 from buckia.cli.options import Settings
 from buckia.cli.output import width
-from buckia.cli.progress import ProgressDisplay, shortened
+from buckia.cli.progress import ProgressDisplay, Rate, shortened
 
 
 class Terminal(io.StringIO):
@@ -55,6 +56,40 @@ def test_a_terminal_sees_it_after_a_second(monkeypatch: pytest.MonkeyPatch) -> N
     assert "Downloading" in shown
     assert "c[bold]" in shown
     assert "\x1bchen" not in shown
+
+
+def test_it_is_drawn_though_the_next_report_is_long_in_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was reported in the first second is shown after it, also where a pack takes a minute."""
+    terminal, clock = Terminal(), Clock()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "DELAY_SECONDS", 0.01)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with ProgressDisplay(enabled=True, clock=clock) as display:
+        display(0, 100, "uploading", "clip")
+        timer = display._timer
+        assert timer is not None
+        timer.join()
+        assert "clip" in terminal.getvalue()
+
+
+def test_the_rate_is_that_of_the_last_minute() -> None:
+    """Packs that arrive at one moment are no high rate, a pause lowers it, and new work begins anew."""
+    clock = Clock()
+    rate = Rate(clock)
+    rate.take(0, 1000)
+    assert str(rate) == ""
+    clock.now = 10
+    for current in (100, 200, 300):
+        rate.take(current, 1000)
+    assert str(rate) == "30 bytes/s 0:00:23"
+    clock.now = 30
+    assert str(rate) == "10 bytes/s 0:01:10"
+    clock.now = 100
+    rate.take(390, 1000)
+    assert rate.per_second() == (390 - 100) / 90
+    rate.take(0, 500)
+    assert str(rate) == ""
 
 
 @pytest.fixture
