@@ -135,7 +135,8 @@ class SyncResult:
     skipped: int = 0
     """Paths that are never synced: our own files, special files, unrepresentable names."""
     hidden: int = 0
-    """Files deleted here, by now or before earlier runs, whose deletion is not published (``delete_orphaned`` is off).
+    """Files deleted here, before this run or earlier ones, whose deletion is not published (``delete_orphaned`` is
+    off); of those that this run covers.
     """
     conflicts: int = 0
     """Paths with several versions that wait for a decision."""

@@ -278,6 +278,9 @@ class Sync:
         result.uploaded = published.uploaded
         result.downloaded = materialiser.downloaded
         result.deleted = published.deleted + materialiser.deleted
+        unread = {failure.path for failure in published.failures}
+        result.resolved_list = [settled for settled in result.resolved_list if settled.path not in unread]
+        result.resolved = len(result.resolved_list)
         result.errors += published.failures + materialiser.failures
         result.warnings += [f"{left.path} is not written here: {left.reason}." for left in materialiser.skipped]
         result.skipped_list += materialiser.skipped
