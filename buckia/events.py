@@ -13,7 +13,8 @@ from typing import Literal
 ProgressCallback = Callable[[int, int, str, str], None]
 """Called with (current bytes, total bytes, action, path); never by two threads at once.
 
-A file that is uploaded counts when it has arrived, in steps of packs. ``action`` is ``uploading``, ``downloading``, ``deleting`` or ``verifying``; ``total`` may be 0.
+A file that is uploaded counts when it has arrived, in steps of packs. ``action`` is ``uploading``, ``downloading``,
+``deleting`` or ``verifying``; ``total`` may be 0.
 """
 
 ActionKind = Literal["upload", "download", "delete_remote", "delete_local", "keep", "hide", "conflict", "resolve"]

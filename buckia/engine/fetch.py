@@ -275,10 +275,10 @@ class Fetcher:
         version = item.version
         reported = 0
 
-        def parts() -> Iterator[bytes]:
+        def parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
             nonlocal reported
             done = 0
-            for raw in source():
+            for raw in chunks:
                 yield raw
                 done += len(raw)
                 if reported + WINDOW_BYTES <= done < version.size:
@@ -286,7 +286,8 @@ class Fetcher:
                     reported = done
 
         try:
-            staged = self._writer.stage_file(item.directory, parts(), mode=version.mode, mtime_ns=version.mtime_ns)
+            chunks = parts(source())  # which asks for room before the file is begun
+            staged = self._writer.stage_file(item.directory, chunks, mode=version.mode, mtime_ns=version.mtime_ns)
         except (DiskFullError, CancelledError):
             raise
         except (LocalError, IntegrityError, FormatError) as error:
