@@ -189,7 +189,7 @@ class Survey:
         ):
             plan.rows[row.name] = replace(row, stat=self._work.trusted_stat(disk), hidden=False)
             return
-        if row is not None and not row.dots and row.kind != Kind.DIRECTORY:
+        if row is not None and _stands_for_nothing(row):
             row = None  # that file was to go, or to be replaced: what is here now is something else
         if value is not None and self._adopt(plan, view, disk, row, (entry, shown), value):
             return
@@ -207,7 +207,7 @@ class Survey:
         if row is not None and row.kind == kind:
             same_size |= row.size == disk.size
         tie = self._work.settings.policy == "newest_wins" and any(v.mtime_ns == disk.mtime_ns for v in candidates)
-        unknown_origin = row is None and entry is not None
+        unknown_origin = (row is None or _stands_for_nothing(row)) and entry is not None
         if kind == Kind.FILE and not (same_size or tie or unknown_origin):
             return None
         captured = self._capture.read(self._disk(plan, disk.name), disk.name, disk.kind)
@@ -447,3 +447,8 @@ def _one_per_name(plan: DirectoryPlan, view: _View) -> None:
             else:
                 first.supersede |= frozenset(edit.row.dots)
     plan.edits = list(kept.values())
+
+
+def _stands_for_nothing(row: Row) -> bool:
+    """A file that a run announced to go: what lies in its place now, if it is not that file, is new."""
+    return not row.dots and row.kind != Kind.DIRECTORY

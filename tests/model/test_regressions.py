@@ -893,3 +893,20 @@ def test_a_directory_that_was_announced_and_removed_by_a_run_that_was_cut_off_ma
         world.sync(0, delete_orphaned=False, paths=("e",))
     world.sync(0)
     world.quiesce()
+
+
+@pytest.mark.parametrize("dies_at", range(12, 24))
+def test_an_old_version_in_the_place_of_a_file_that_was_announced_to_go_is_adopted(dies_at: int) -> None:
+    """The run that was to make way for a directory was cut off; what its user put there then is in the history."""
+    world = World(0, 3)
+    world.link(0, "d.d/x", "a")
+    world.put(0, "a", "one")
+    world.sync(0, paths=("a",))
+    world.link(2, "a/q", "a")
+    world.link(0, "a", "b")
+    world.sync(2)
+    world.sync(0, dies_at=dies_at)
+    world.delete(0, "d.d")
+    world.put(0, "a", "one")
+    world.sync(0)
+    world.quiesce()
