@@ -165,8 +165,7 @@ def checked(check: str, *, number: bool = False) -> Callable[[click.Context, cli
             return value
         from buckia.config import options as checks
 
-        if number and value.strip().removeprefix("-").isdecimal() and len(value) < 16:
-            value = int(value)
+        value = checks.as_number(value) if number else value
         try:
             getattr(checks, check)(value)
         except ValueError as problem:

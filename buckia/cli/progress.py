@@ -34,7 +34,7 @@ class Rate:
         """So many bytes are done by now. Other work begins where that are fewer than before, or of another total."""
         now = self._clock()
         if current < self._current or total != self._total:
-            self._samples.clear()
+            self._samples = deque()  # a new one, as the terminal is drawn by another thread
         self._current, self._total = current, total
         if not self._samples or now - self._samples[-1][0] >= 1:
             self._samples.append((now, current))
@@ -43,9 +43,10 @@ class Rate:
 
     def per_second(self) -> float:
         """Bytes per second; 0 where nothing has moved."""
-        if not self._samples:
+        samples = self._samples
+        if not samples:
             return 0
-        since, before = self._samples[0]
+        since, before = samples[0]
         return (self._current - before) / max(self._clock() - since, 1)
 
     def __str__(self) -> str:

@@ -121,6 +121,7 @@ def combined_plans(outcomes: list[Outcome[Plan]]) -> Plan:
         if several:
             outcome.actions = [replace(item, directory=f"{folder}/{item.directory}") for item in outcome.actions]
         total.actions += outcome.actions
+        total.resolved += [replace(item, folder=folder) for item in outcome.resolved]
         total.failures += [replace(item, folder=folder) for item in outcome.failures]
         total.skipped += [replace(item, folder=folder) for item in outcome.skipped]
         total.warnings += [f"{folder}: {warning}" if several else warning for warning in outcome.warnings]

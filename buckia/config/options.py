@@ -42,6 +42,13 @@ def default_workers(entry: Mapping[str, Any]) -> int:
     return WORKERS_DEFAULT if entry.get("provider") in NEAR else _WORKERS_FAR
 
 
+def as_number(value: object) -> object:
+    """Whole numbers only: neither true nor 8.0 is one; text of digits is, as environment and YAML hand it over."""
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
+        return int(value)
+    return value
+
+
 def check_workers(value: object) -> int:
     """A number of workers, 1 to ``WORKERS_MAX``."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= WORKERS_MAX:

@@ -19,13 +19,6 @@ _NUMBER_BITS_MAX = 1024
 _CONTEXT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def _number(value: object) -> object:
-    """Whole numbers only: neither true nor 8.0 is one; text of digits is, as environment and YAML hand it over."""
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
-        return int(value)
-    return value
-
-
 def _text_map(value: object) -> object:
     return {} if value is None else value
 
@@ -76,8 +69,8 @@ def _once_each(folders: tuple[str, ...]) -> tuple[str, ...]:
 
 FolderId = Annotated[str, AfterValidator(check_folder_id)]
 Pattern = Annotated[str, AfterValidator(checks.check_pattern)]
-Workers = Annotated[int, BeforeValidator(lambda value: checks.check_workers(_number(value)))]
-Retries = Annotated[int, BeforeValidator(lambda value: checks.check_retries(_number(value)))]
+Workers = Annotated[int, BeforeValidator(lambda value: checks.check_workers(checks.as_number(value)))]
+Retries = Annotated[int, BeforeValidator(lambda value: checks.check_retries(checks.as_number(value)))]
 ByteRate = Annotated[float, BeforeValidator(checks.check_byte_rate)]
 Positive = Annotated[float, BeforeValidator(checks.check_positive)]
 Digest = Annotated[ChecksumAlgorithm, BeforeValidator(checks.check_checksum_algorithm)]

@@ -17,7 +17,7 @@ from buckia.core.manifest import FileContent, Kind, Subtree
 from buckia.core.projection import Shown, project_directory
 from buckia.engine.applied import OpenConflicts
 from buckia.engine.capture import Capture, IdsOnly
-from buckia.engine.compare import Change, DirectoryPlan, changes_for
+from buckia.engine.compare import PERMISSIONS, Change, DirectoryPlan, changes_for
 from buckia.engine.context import Workspace
 from buckia.engine.directories import Directories
 from buckia.engine.fetch import Fetched, Fetcher, LocalSources, Wanted, in_batches
@@ -468,7 +468,7 @@ def _attributes(change: Change) -> Row | None:
         dots=tuple(sorted(shown.dots)),
         mode=version.mode,
         mtime_ns=version.mtime_ns,
-        stat=(version.mode & 0o777, size, version.mtime_ns, ctime_ns, inode),
+        stat=(version.mode & PERMISSIONS, size, version.mtime_ns, ctime_ns, inode),
     )
 
 

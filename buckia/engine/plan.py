@@ -32,10 +32,6 @@ HIDE: ActionKind = "hide"
 CONFLICT: ActionKind = "conflict"
 RESOLVE: ActionKind = "resolve"
 
-OURS_WINS = "changed on both sides; this device's version wins, the other stays in the history"
-OTHER_WINS = "changed on both sides; the other version wins, this device's stays in the history"
-"""Why, for each `RESOLVE`."""
-
 _PUBLISHED = (UPLOAD, DELETE_REMOTE, RESOLVE)
 
 
@@ -46,6 +42,8 @@ class Plan:
     actions: list[Action] = field(default_factory=list)
     directories: int = 0
     unchanged: int = 0
+    resolved: list[Settled] = field(default_factory=list)
+    """Conflicts that the policy settles: whose version each `RESOLVE` is for."""
     skipped: list[Skipped] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -115,15 +113,11 @@ class Plan:
             skipped_list=list(self.skipped),
             hidden=self.hidden + counts[HIDE],
             conflicts=counts[CONFLICT],
-            resolved=counts[RESOLVE],
+            resolved=len(self.resolved),
             failed=len(self.failures),
             errors=list(self.failures),
             conflict_list=[Conflict(action.path) for action in self.actions if action.kind == CONFLICT],
-            resolved_list=[
-                Settled(action.path, "remote" if action.reason == OTHER_WINS else "local")
-                for action in self.actions
-                if action.kind == RESOLVE
-            ],
+            resolved_list=list(self.resolved),
             warnings=list(self.warnings),
             missing=list(self.missing),
             error=self.error,

@@ -24,7 +24,7 @@ from buckia.engine.plan import Plan
 from buckia.engine.publish import Publisher
 from buckia.engine.survey import Survey, split
 from buckia.errors import BucketNotFound, LocalError, NotFoundError
-from buckia.events import Conflict, Failure, Skipped, SyncResult
+from buckia.events import Conflict, Failure, Settled, Skipped, SyncResult
 from buckia.local.folder import OWN, ScannedDirectory, check_root, scan
 from buckia.local.fs import DiskEntry
 from buckia.local.paths import bucket_name
@@ -384,9 +384,13 @@ def _plan_edit(planned: Plan, prefix: str, edit: Edit) -> None:
     if edit.outcome == "pending":
         planned.add(acts.CONFLICT, place, 0, "changed on both sides; both versions are kept")
     elif edit.outcome == "local":
-        planned.add(acts.RESOLVE, place, 0, acts.OURS_WINS)
+        reason = "changed on both sides; this device's version wins, the other stays in the history"
+        planned.add(acts.RESOLVE, place, 0, reason)
+        planned.resolved.append(Settled("".join(place), "local"))
     elif edit.outcome == "remote":
-        planned.add(acts.RESOLVE, place, 0, acts.OTHER_WINS)
+        reason = "changed on both sides; the other version wins, this device's stays in the history"
+        planned.add(acts.RESOLVE, place, 0, reason)
+        planned.resolved.append(Settled("".join(place), "remote"))
 
 
 def _plan_change(planned: Plan, prefix: str, change: Change) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from buckia import BucketConfig, BuckiaClient
+from buckia.errors import CancelledError
 from tests.cli.conftest import Outcome
 from tests.cli.support import OLD_NS, Device, World, noise, tree_of, wait_a_tick
 
@@ -83,6 +84,38 @@ def test_a3_an_interrupted_upload_is_not_sent_again(world: World) -> None:
     assert result.success
     assert result.bytes_uploaded < (60 << 20) - arrived + (1 << 20)
     assert world.device("b").in_bucket() == a.tree()
+
+
+@pytest.mark.parametrize("act", ["sync", "restore"])
+def test_a3_an_interrupted_download_keeps_the_files_that_came(
+    world: World, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """They are in their places, and the next run does not fetch them again."""
+    monkeypatch.setattr("buckia.engine.fetch.PLACE_BYTES", 1 << 20)
+    a, b = world.pair()
+    size = 2 << 20
+    a.fill({f"clip{number}": noise(size, number) for number in range(6)})
+    a.sync()
+
+    def fetch(client: BuckiaClient, stop: Callable[..., None] | None = None) -> int:
+        if act == "sync":
+            return client.sync(b.root, progress_callback=stop).bytes_downloaded
+        result = client.restore("latest", target=b.root, overwrite=True, progress_callback=stop)
+        return result.traffic.bytes_downloaded
+
+    with b.client() as client:
+
+        def stop(current: int, total: int, action: str, path: str) -> None:
+            if current >= total // 2:
+                client.cancel()
+
+        with pytest.raises(CancelledError):
+            fetch(client, stop)
+    kept = len(b.tree())
+    assert 0 < kept < 6
+    with b.client() as client:
+        assert fetch(client) < (6 - kept) * size + (1 << 20)
+    assert b.tree() == a.tree()
 
 
 def test_a4_bucket_and_id_are_enough_to_clone(world: World) -> None:
