@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,11 @@ from hypothesis import settings
 
 settings.register_profile("buckia", derandomize=True, deadline=None, print_blob=True, database=None)
 settings.load_profile("buckia")
+
+# A shell ignores signals for what it runs in the background or under nohup, and so would everything that is tested.
+for _name, _act in (("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _act)
 
 
 @pytest.fixture(autouse=True)

@@ -270,9 +270,8 @@ CHECKOUT = Path(__file__).parents[2]
 def process(
     *arguments: str, cwd: Path, before: str = "", encoding: str = "utf-8", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command line in a new process, after the statements ``before``. What the tests ignore is not inherited."""
-    heed = "import signal, sys\nif hasattr(signal, 'SIGHUP'): signal.signal(signal.SIGHUP, signal.SIG_DFL)"
-    script = f"{heed}\n{before}\nfrom buckia.cli import main\nmain(sys.argv[1:])"
+    """Run a command line in a new process, after the statements ``before``."""
+    script = f"import sys\n{before}\nfrom buckia.cli import main\nmain(sys.argv[1:])"
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
         cwd=cwd,

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,15 +146,6 @@ def test_without_a_terminal_the_client_gets_no_answer(buckia: Run, client: StubC
     assert client.call("restore").kwargs["confirm"]("Sure?") is True
 
 
-@pytest.fixture
-def _hangup() -> Iterator[None]:
-    """A hangup is heeded, though the tests themselves may run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("_hangup")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_cancels_and_decides_the_exit_code(buckia: Run, client: StubClient, number: int, code: int) -> None:
     before = signal.getsignal(number)
