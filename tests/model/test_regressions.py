@@ -810,6 +810,21 @@ def test_single_files_get_no_number_of_a_state_that_was_put_back(how: Restored) 
     assert fleet.damages(read_data=True) == []
 
 
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_state_of_which_a_part_is_older_takes_a_new_id(change: int) -> None:
+    """A log of the database that was left beside an older database gives pages of two states."""
+    fleet = Fleet(0, 1)
+    (device,) = fleet.devices
+    device.files.put(f"{ROOT}/x", b"1")
+    assert fleet.sync(device).error is None
+    own = device.id
+    device.state._set_trust("own_seq", (device.state.own_seq() + change).to_bytes(8))
+    device.files.put(f"{ROOT}/y", b"2")
+    assert fleet.sync(device).error is None
+    assert device.id != own
+    assert fleet.sync(fleet.add_device()).error is None
+
+
 def test_a_record_without_a_tip_misleads_nobody_whose_state_went_back_with_its_disk() -> None:
     world = in_step("x")
     fleet, device = world.fleet, world.fleet.devices[0]
